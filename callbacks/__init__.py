@@ -1,0 +1,23 @@
+"""When things happen: schedules, retraining, evaluation, checkpoints, progress, timing.
+
+The folder is installed as `lit_mbrl.callbacks`, so that a `callbacks` of the user's own does not
+stand in its way.
+"""
+
+from .checkpoint import EnvStepCheckpoint
+from .evaluation import Evaluation
+from .progress import Progress
+from .results import Results
+from .retraining import Retraining
+from .rollout_length import RolloutLength
+from .throughput import Throughput
+
+__all__ = [
+    "EnvStepCheckpoint",
+    "Evaluation",
+    "Progress",
+    "Results",
+    "Retraining",
+    "RolloutLength",
+    "Throughput",
+]

@@ -1,0 +1,116 @@
+"""Evaluation episodes."""
+
+import time
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from gymnasium import Env
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+from lit_mbrl.envs import make_gym_env
+from lit_mbrl.errors import require
+
+from .logging import env_steps, log
+
+
+class Evaluated(NamedTuple):
+    """An evaluation: its environment step, the episodes' returns and lengths, the seconds so far.
+
+    `wall_seconds` count from the start of the fit, warm-up included, evaluations included.
+    """
+
+    env_step: int
+    return_mean: float
+    return_std: float
+    episode_length: float
+    wall_seconds: float
+
+
+class Evaluation(Callback):
+    """Deterministic episodes in parallel copies of the task, every so many environment steps.
+
+    The copies are seeded by the run's seed, the same at each evaluation, and apart from the
+    collector's; evaluating draws no random number that training would have drawn.
+
+    Args:
+        every: Environment steps from evaluation to evaluation.
+        episodes: Episodes of an evaluation.
+        seed: Of the episodes' initial states. The command line sets it to `seed_everything`.
+    """
+
+    def __init__(self, every: int = 1000, episodes: int = 10, seed: int = 0):
+        require(every >= 1, "evaluation.every", every, "an integer of at least 1")
+        require(episodes >= 1, "evaluation.episodes", episodes, "an integer of at least 1")
+        self.every, self.episodes, self.seed = every, episodes, seed
+        self.history: list[Evaluated] = []
+        self._envs: list[Env[Any, Any]] = []
+        self._started = 0.0
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Make the copies of the task."""
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        self._started = time.monotonic()
+        self._envs = [make_gym_env(data.env_id, data.env_kwargs) for _ in range(self.episodes)]
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Close them."""
+        for env in self._envs:
+            env.close()
+        self._envs = []
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: Any, *args: Any, **kwargs: Any
+    ) -> None:
+        """Evaluate if due."""
+        if env_steps(trainer) % self.every == 0:
+            with trainer.profiler.profile("evaluate"):
+                returns, lengths = self.run_episodes(pl_module)
+            evaluated = Evaluated(
+                env_steps(trainer),
+                float(returns.mean()),
+                float(returns.std()),
+                float(lengths.mean()),
+                time.monotonic() - self._started,
+            )
+            self.history.append(evaluated)
+            log(
+                trainer,
+                {
+                    "eval/return_mean": evaluated.return_mean,
+                    "eval/return_std": evaluated.return_std,
+                    "eval/episode_length": evaluated.episode_length,
+                },
+            )
+
+    @torch.no_grad()
+    def run_episodes(self, agent: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Returns and lengths [episodes] of one deterministic episode in each copy."""
+        returns, lengths = np.zeros(self.episodes), np.zeros(self.episodes)
+        # Far from the collector's seed, whatever the number of episodes.
+        seeds = np.random.SeedSequence([self.seed, 1]).generate_state(self.episodes)
+        starts = [
+            env.reset(seed=int(seed))[0] for env, seed in zip(self._envs, seeds, strict=True)
+        ]
+        observations = np.stack(starts).astype(np.float32)
+        running = np.arange(self.episodes)
+        while running.size:
+            batch = torch.from_numpy(observations[running]).to(agent.device)
+            actions = agent.act(batch, deterministic=True).cpu().numpy()
+            ended = np.zeros(running.size, dtype=bool)
+            for i, (episode, action) in enumerate(zip(running, actions, strict=True)):
+                step = self._envs[episode].step(action)
+                observations[episode], reward, terminated, truncated, _ = step
+                returns[episode] += float(reward)
+                lengths[episode] += 1
+                ended[i] = terminated or truncated
+            running = running[~ended]
+        return returns, lengths
+
+
+def latest(trainer: Trainer) -> Evaluated | None:
+    """The newest evaluation of the trainer's `Evaluation`, if there was one."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, Evaluation) and callback.history:
+            return callback.history[-1]
+    return None

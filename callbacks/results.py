@@ -1,0 +1,64 @@
+"""Raw evidence: one row an evaluation, beside what produced it."""
+
+import csv
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+from .evaluation import Evaluated, latest
+
+
+class Results(Callback):
+    """Writes `seed<n>.csv` and `seed<n>.yaml` under a folder; inert without one.
+
+    The YAML file holds the command line, the commit, the machine, whether the run has finished,
+    and the resolved configuration.
+
+    Args:
+        folder: Such as results/mppve/InvertedPendulum-v5; nothing is written if None.
+    """
+
+    def __init__(self, folder: str | None = None):
+        self.folder = folder
+        self.run: dict[str, Any] = {}
+        self._written: Evaluated | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say what runs, and begin the table."""
+        if self.folder is None:
+            return
+        Path(self.folder).mkdir(parents=True, exist_ok=True)
+        self._describe(trainer, finished=False)
+        with self._path(trainer, "csv").open("w", newline="") as file:
+            csv.writer(file).writerow(Evaluated._fields)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
+    ) -> None:
+        """Add the row of a new evaluation."""
+        evaluated = latest(trainer)
+        if self.folder is None or evaluated is None or evaluated is self._written:
+            return
+        self._written = evaluated
+        with self._path(trainer, "csv").open("a", newline="") as file:
+            csv.writer(file).writerow([evaluated.env_step, *(f"{v:.4f}" for v in evaluated[1:])])
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say that the run was not cut short."""
+        if self.folder is not None and not trainer.interrupted:
+            self._describe(trainer, finished=True)
+
+    def _path(self, trainer: Any, suffix: str) -> Path:
+        assert self.folder is not None
+        return Path(self.folder, f"seed{trainer.datamodule.seed}.{suffix}")
+
+    def _describe(self, trainer: Trainer, finished: bool) -> None:
+        machine = {"cores": os.cpu_count(), "threads": torch.get_num_threads()}
+        if torch.cuda.is_available():
+            machine["gpu"] = torch.cuda.get_device_name()
+        run = {"finished": finished, "machine": machine, **self.run}
+        self._path(trainer, "yaml").write_text(yaml.safe_dump(run, sort_keys=False))

@@ -1,0 +1,65 @@
+"""Model retraining: when the dynamics are fitted and the imagined data renewed."""
+
+from typing import Any
+
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+from lit_mbrl.errors import require
+
+from .logging import log
+
+
+class Retraining(Callback):
+    """Fit the dynamics and imagine, before step 0 and at the end of every `every`-th step.
+
+    So the model that serves step t was fitted on all data before t. D_model keeps the windows of
+    the last `retain_steps` environment steps: its capacity follows the rollout length.
+
+    Args:
+        every: Environment steps from fit to fit; 0 never fits, for algorithms without a model.
+        rollouts: Branched rollouts after each fit.
+        retain_steps: Environment steps for which imagined windows are kept.
+    """
+
+    def __init__(self, every: int = 0, rollouts: int = 100_000, retain_steps: int = 1000):
+        require(every >= 0, "retraining.every", every, "an integer >= 0; 0 never retrains")
+        require(rollouts >= 1, "retraining.rollouts", rollouts, "an integer of at least 1")
+        require(
+            retain_steps >= every,
+            "retraining.retain_steps",
+            retain_steps,
+            f"an integer of at least retraining.every ({every})",
+        )
+        self.every, self.rollouts, self.retain_steps = every, rollouts, retain_steps
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The first fit, on the warm-up's data."""
+        if self.every:
+            self._retrain(trainer, pl_module)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: Any, *args: Any, **kwargs: Any
+    ) -> None:
+        """Retrain if due; the model after the last step would serve nothing."""
+        if self.every and pl_module.env_steps % self.every == 0:
+            self._retrain(trainer, pl_module)
+
+    def _retrain(self, trainer: Trainer, agent: Any) -> None:
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        with trainer.profiler.profile("fit"):
+            report = agent.fit_dynamics(data.replay)
+        with trainer.profiler.profile("imagine"):
+            windows = agent.imagine(data.replay, self.rollouts)
+            rollouts_kept = self.rollouts * self.retain_steps // self.every
+            data.imagined.resize(rollouts_kept * agent.rollout_length)
+            data.imagined.extend(windows)
+        log(
+            trainer,
+            {
+                "dynamics/epochs": report.epochs,
+                "dynamics/holdout_mse": report.holdout_mse,
+                "dynamics/holdout_nll": report.holdout_nll,
+                "rollout/length": agent.rollout_length,
+                "rollout/imagined": len(windows),
+            },
+        )

@@ -1,0 +1,56 @@
+"""The schedule of the rollout length."""
+
+from typing import Any
+
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+from lit_mbrl.errors import require
+
+
+class RolloutLength(Callback):
+    """The thresholded linear function of paper 000, Table 1, set at every environment step.
+
+    L(t) goes from `start` to `end` while t goes from `start_step` to `end_step`; fractions are
+    dropped, as in the published code. The default is 1 throughout.
+
+    Args:
+        start: Rollout length up to `start_step` (x).
+        end: Rollout length from `end_step` on (y); it may be the smaller one.
+        start_step: Environment step a.
+        end_step: Environment step b.
+    """
+
+    def __init__(self, start: int = 1, end: int = 1, start_step: int = 0, end_step: int = 0):
+        require(start >= 1, "rollout_length.start", start, "an integer of at least 1")
+        require(end >= 1, "rollout_length.end", end, "an integer of at least 1")
+        require(start_step >= 0, "rollout_length.start_step", start_step, "an integer >= 0")
+        require(
+            end_step >= start_step,
+            "rollout_length.end_step",
+            end_step,
+            f"an integer of at least rollout_length.start_step ({start_step})",
+        )
+        self.start, self.end, self.start_step, self.end_step = start, end, start_step, end_step
+
+    def at(self, env_step: int) -> int:
+        """L(t): min(max(x + (t - a) / (b - a) (y - x), x), y), with floor."""
+        if env_step >= self.end_step:
+            return self.end
+        if env_step <= self.start_step:
+            return self.start
+        share = (env_step - self.start_step) / (self.end_step - self.start_step)
+        return int(self.start + share * (self.end - self.start))
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Set L before the first model is used."""
+        self._set(pl_module)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
+    ) -> None:
+        """Set L for the next environment step."""
+        self._set(pl_module)
+
+    def _set(self, agent: Any) -> None:
+        if hasattr(agent, "rollout_length"):
+            agent.rollout_length = self.at(agent.env_steps)

@@ -1,0 +1,57 @@
+"""Where the time goes."""
+
+import time
+from typing import Any
+
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+from lit_mbrl.errors import require
+from lit_mbrl.profiling import PhaseProfiler
+
+from .logging import env_steps, log
+
+
+class Throughput(Callback):
+    """Logs steps and updates per second, each phase's share of the time, and training returns.
+
+    All are taken over the time since they were logged last. The shares need
+    `trainer.profiler` to be `lit_mbrl.profiling.PhaseProfiler`, the default.
+
+    Args:
+        every: Environment steps from log to log.
+    """
+
+    def __init__(self, every: int = 250):
+        require(every >= 1, "throughput.every", every, "an integer of at least 1")
+        self.every = every
+        self._since = 0.0
+        self._steps = 0
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
+    ) -> None:
+        """Start the clock at the first step: the warm-up and the first fit are not throughput."""
+        if not self._since:
+            self._since = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
+    ) -> None:
+        """Log if due."""
+        steps = env_steps(trainer)
+        if steps % self.every:
+            return
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        now = time.monotonic()
+        seconds, taken = now - self._since, steps - self._steps
+        metrics = {
+            "time/env_steps_per_second": taken / seconds,
+            "time/updates_per_second": taken * data.updates_per_step / seconds,
+        }
+        if isinstance(trainer.profiler, PhaseProfiler):
+            for phase, spent in trainer.profiler.take().items():
+                metrics[f"time/share_{phase}"] = spent / seconds
+        if data.last_episode_return is not None:
+            metrics["train/episode_return"] = data.last_episode_return
+        self._since, self._steps = now, steps
+        log(trainer, metrics)

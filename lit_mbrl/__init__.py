@@ -1,0 +1,1 @@
+"""Model-based reinforcement learning on PyTorch Lightning."""

@@ -1,0 +1,132 @@
+"""MBPO: model-based policy optimization (Janner et al., arXiv 1906.08253; paper 004).
+
+Algorithm 2, as this collection's roles share it out:
+  l.4     fit p_theta on D_env by maximum likelihood         `fit_dynamics`, by the callback
+  l.6     take an action with pi, add to D_env               the data module
+  l.7-8   k-step branched rollouts from D_env into D_model   `imagine`, by the callback
+  l.9-10  G gradient updates on data of D_model              `training_step`
+
+As in the published code, and not in the pseudo-code: the rollouts are made right after each fit
+and not at every step, a share of each batch (5%) is real, and the policy update is SAC's.
+"""
+
+from collections.abc import Sequence
+from copy import deepcopy
+
+from tensordict import TensorDict
+from torch import Tensor
+from torch.optim import Optimizer
+
+from lit_mbrl.algorithms.agent import Agent, adam
+from lit_mbrl.data import EnvironmentReplay
+from lit_mbrl.dynamics import Dynamics, FitReport, fit
+from lit_mbrl.errors import require
+from lit_mbrl.imagination import branched_rollouts
+from lit_mbrl.networks import Actor, Critic, Temperature
+from lit_mbrl.objectives import soft_actor_loss, soft_critic_loss, soft_target
+
+
+class MBPO(Agent):
+    """SAC on real and imagined transitions.
+
+    Args:
+        observation_size: S; set from the task.
+        action_size: A; set from the task.
+        termination: Dotted path of the termination function; set from the task.
+        hidden_sizes: Widths of the actor's and the critics' layers.
+        learning_rate: Adam's, for critics, actor and temperature.
+        gamma: Discount of one step.
+        target_rate: tau of the target critics.
+        target_entropy: Entropy that the temperature is learned towards, in nats per step, of
+            actions scaled to [-1, 1]; None keeps the initial temperature.
+        initial_temperature: First alpha.
+        dynamics_hidden_sizes: Widths of the layers of the ensemble's networks.
+        dynamics_weight_decay: L2 coefficient of each of their layers, the output's last.
+        dynamics_networks: Networks of the ensemble.
+        dynamics_elites: How many of them predict.
+        fit_patience: Epochs of a fit without improvement before it stops.
+    """
+
+    def __init__(
+        self,
+        observation_size: int,
+        action_size: int,
+        termination: str,
+        hidden_sizes: Sequence[int] = (256, 256),
+        learning_rate: float = 3e-4,
+        gamma: float = 0.99,
+        target_rate: float = 0.005,
+        target_entropy: float | None = -1.0,
+        initial_temperature: float = 1.0,
+        dynamics_hidden_sizes: Sequence[int] = (200, 200, 200, 200),
+        dynamics_weight_decay: Sequence[float] = (2.5e-5, 5e-5, 7.5e-5, 7.5e-5, 1e-4),
+        dynamics_networks: int = 7,
+        dynamics_elites: int = 5,
+        fit_patience: int = 6,
+    ):
+        super().__init__()
+        require(0 <= gamma <= 1, "model.gamma", gamma, "a number in [0, 1]")
+        self.save_hyperparameters()
+        self.learning_rate, self.gamma, self.target_rate = learning_rate, gamma, target_rate
+        self.target_entropy, self.fit_patience = target_entropy, fit_patience
+        self.rollout_length = 1
+        self.dynamics = Dynamics(
+            observation_size,
+            action_size,
+            termination,
+            dynamics_hidden_sizes,
+            dynamics_weight_decay,
+            dynamics_networks,
+            dynamics_elites,
+        )
+        self.actor = Actor(observation_size, action_size, hidden_sizes)
+        self.critic = Critic(observation_size, action_size, 1, hidden_sizes, critics=2)
+        self.target_critic = deepcopy(self.critic).requires_grad_(False)
+        self.temperature = Temperature(initial_temperature, learned=target_entropy is not None)
+
+    def named_optimizers(self) -> dict[str, Optimizer]:
+        return {
+            "dynamics": self.dynamics.optimizer(),
+            **adam(
+                self.learning_rate,
+                critic=self.critic,
+                actor=self.actor,
+                temperature=self.temperature,
+            ),
+        }
+
+    def act(self, observation: Tensor, deterministic: bool = False) -> Tensor:
+        return self.actor.mode(observation) if deterministic else self.actor.sample(observation)[0]
+
+    def fit_dynamics(self, replay: EnvironmentReplay) -> FitReport:  # l.4
+        """Fit the ensemble to all of D_env."""
+        optimizer = self.optimizer("dynamics")
+        return fit(self.dynamics, optimizer, replay.transitions(), patience=self.fit_patience)
+
+    def imagine(self, replay: EnvironmentReplay, rollouts: int) -> TensorDict:  # l.7-8
+        """Windows [M] imagined from `rollouts` real states."""
+        segments = replay.sample_segments(rollouts)
+        return branched_rollouts(segments, self.rollout_length, self.act, self.dynamics.step)
+
+    def training_step(self, batch: TensorDict, batch_idx: int) -> None:
+        for transitions in batch.unbind(0):  # l.9
+            alpha = self.temperature()
+            target = soft_target(
+                transitions, self.actor.sample, self.target_critic, alpha, self.gamma
+            )
+            critic_loss, value = soft_critic_loss(transitions, self.critic, target)
+            self.step("critic", critic_loss)  # l.10, here and below
+            actor_loss, log_prob = soft_actor_loss(
+                transitions["observation"], self.actor.sample, self.critic, alpha
+            )
+            self.step("actor", actor_loss)
+            if self.target_entropy is not None:
+                self.step("temperature", self.temperature.loss(log_prob, self.target_entropy))
+            self.track(self.target_critic, self.critic, self.target_rate)
+        self.log_step(
+            critic_loss=critic_loss,
+            critic_value=value,
+            actor_loss=actor_loss,
+            actor_entropy=-log_prob.mean(),
+            temperature=self.temperature(),
+        )

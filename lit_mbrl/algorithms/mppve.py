@@ -1,0 +1,231 @@
+"""MPPVE: planning policy learning with multi-step plan value estimation (paper 000, Algorithm 1).
+
+  l.1     explore for U steps                                the data module's warm-up
+  l.3     fit p_theta on D_env, Eq. 10                       `fit_dynamics`, by the callback
+  l.5     take an action with pi, add to D_env               the data module
+  l.6-8   branched rollouts from D_env into D_model          `imagine`, by the callback
+  l.9-12  G critic updates on windows of k steps             `training_step`
+  l.13    one actor update on real states                    `training_step`
+
+The soft form (App. C) is the default and the form of the paper's runs; a fixed temperature of 0
+leaves the entropy out and gives the vanilla form (Eq. 11-18), see conf/mppve_vanilla.yaml.
+
+Where the paper is silent or its published code differs, the published code made the paper's
+numbers and is followed:
+  - Two critics, the minimum of their targets in Eq. 51 and of themselves in Eq. 53
+    (`critics: 1` is the letter of the paper).
+  - The gradient of Eq. 18 and 54 does not pass through p_theta: each action of a plan is
+    differentiated at the state the model led to, which is held fixed
+    (`gradient_through_model: true` follows the gradient into the model).
+  - Actions of a plan, and their log-probabilities, from index m > L on, with L the present rollout
+    length, carry no gradient: the critic has seen no imagined step that far (`plan_gradient_cut`).
+  - Actions and log-probabilities after a termination the model predicts are zero, as in windows
+    that end in a true one (`mask_plan`).
+  - A plan's target entropy is k times the table's (`scale_target_entropy`).
+  - The actor is updated on the real states of the step's G batches, 240 with the paper's sizes,
+    and its gradient's norm is clipped at 10.
+The published squared error has no 1/2; with Adam the factor changes nothing but its epsilon's
+share, and Eq. 13 is kept. The published code measures log-probabilities of actions in the task's
+units, here they are scaled to [-1, 1] first: the same for every task whose range that is, a shift
+of log 3 per step for InvertedPendulum.
+"""
+
+from collections.abc import Sequence
+from copy import deepcopy
+from typing import NamedTuple
+
+import torch
+from tensordict import TensorDict
+from torch import Tensor
+from torch.optim import Optimizer
+
+from lit_mbrl.algorithms.agent import Agent, adam
+from lit_mbrl.data import EnvironmentReplay
+from lit_mbrl.dynamics import Dynamics, FitReport, fit
+from lit_mbrl.errors import require
+from lit_mbrl.imagination import branched_rollouts
+from lit_mbrl.networks import Actor, Critic, Temperature
+from lit_mbrl.objectives import plan_value_target, squared_error
+
+
+class Plan(NamedTuple):
+    """tau^k ~ pi^k(.|s): actions [B, k, A] and log pi^k(tau^k|s) [B] (Eq. 1-4)."""
+
+    action: Tensor
+    log_prob: Tensor
+
+
+class MPPVE(Agent):
+    """Model-based planning policy learning with multi-step plan value estimation.
+
+    Args:
+        observation_size: S; set from the task.
+        action_size: A; set from the task.
+        termination: Dotted path of the termination function; set from the task.
+        plan_length: k, steps of a plan.
+        hidden_sizes: Widths of the actor's and the critics' layers.
+        critics: Number of critics; their minimum is taken.
+        learning_rate: Adam's, for critics, actor and temperature.
+        gamma: Discount of one step.
+        target_rate: tau of the target critics (l.11).
+        target_entropy: Table 1's entropy that the temperature is learned towards, in nats per
+            step, of actions scaled to [-1, 1]; None keeps the initial temperature.
+        scale_target_entropy: Multiply it by k, as the published runs do.
+        initial_temperature: First alpha.
+        actor_max_norm: Norm at which the actor's gradient is clipped.
+        gradient_through_model: Let the actor's gradient pass through the model's steps.
+        plan_gradient_cut: Cut the gradient of plan actions with an index beyond the rollout length.
+        mask_plan: Zero plan actions after a predicted termination.
+        dynamics_hidden_sizes: Widths of the layers of the ensemble's networks.
+        dynamics_weight_decay: L2 coefficient of each of their layers, the output's last.
+        dynamics_networks: Networks of the ensemble.
+        dynamics_elites: How many of them predict.
+        fit_patience: Epochs of a fit without improvement before it stops.
+    """
+
+    def __init__(
+        self,
+        observation_size: int,
+        action_size: int,
+        termination: str,
+        plan_length: int = 3,
+        hidden_sizes: Sequence[int] = (256, 256),
+        critics: int = 2,
+        learning_rate: float = 3e-4,
+        gamma: float = 0.99,
+        target_rate: float = 0.005,
+        target_entropy: float | None = -1.0,
+        scale_target_entropy: bool = True,
+        initial_temperature: float = 1.0,
+        actor_max_norm: float = 10.0,
+        gradient_through_model: bool = False,
+        plan_gradient_cut: bool = True,
+        mask_plan: bool = True,
+        dynamics_hidden_sizes: Sequence[int] = (200, 200, 200, 200),
+        dynamics_weight_decay: Sequence[float] = (2.5e-5, 5e-5, 7.5e-5, 7.5e-5, 1e-4),
+        dynamics_networks: int = 7,
+        dynamics_elites: int = 5,
+        fit_patience: int = 5,
+    ):
+        super().__init__()
+        require(plan_length >= 1, "model.plan_length", plan_length, "an integer of at least 1")
+        require(critics >= 1, "model.critics", critics, "an integer of at least 1")
+        require(0 <= gamma <= 1, "model.gamma", gamma, "a number in [0, 1]")
+        self.save_hyperparameters()
+        self.plan_length, self.learning_rate = plan_length, learning_rate
+        self.gamma, self.target_rate = gamma, target_rate
+        self.target_entropy = target_entropy
+        if target_entropy is not None and scale_target_entropy:
+            self.target_entropy = target_entropy * plan_length
+        self.actor_max_norm, self.fit_patience = actor_max_norm, fit_patience
+        self.gradient_through_model = gradient_through_model
+        self.plan_gradient_cut, self.mask_plan = plan_gradient_cut, mask_plan
+        self.rollout_length = 1
+        self.dynamics = Dynamics(
+            observation_size,
+            action_size,
+            termination,
+            dynamics_hidden_sizes,
+            dynamics_weight_decay,
+            dynamics_networks,
+            dynamics_elites,
+        )
+        self.actor = Actor(observation_size, action_size, hidden_sizes)
+        self.critic = Critic(observation_size, action_size, plan_length, hidden_sizes, critics)
+        self.target_critic = deepcopy(self.critic).requires_grad_(False)
+        self.temperature = Temperature(initial_temperature, learned=target_entropy is not None)
+
+    def named_optimizers(self) -> dict[str, Optimizer]:
+        return {
+            "dynamics": self.dynamics.optimizer(),
+            **adam(
+                self.learning_rate,
+                critic=self.critic,
+                actor=self.actor,
+                temperature=self.temperature,
+            ),
+        }
+
+    def act(self, observation: Tensor, deterministic: bool = False) -> Tensor:
+        return self.actor.mode(observation) if deterministic else self.actor.sample(observation)[0]
+
+    def check_batch(self, real_rows: int, imagined_rows: int) -> None:
+        require(
+            real_rows >= 1,
+            "data.real_ratio",
+            f"{real_rows} real rows a batch",
+            "at least 1 / data.batch_size: MPPVE's actor learns from real states",
+        )
+
+    def fit_dynamics(self, replay: EnvironmentReplay) -> FitReport:  # l.3
+        """Fit the ensemble to all of D_env (Eq. 10)."""
+        optimizer = self.optimizer("dynamics")
+        return fit(self.dynamics, optimizer, replay.transitions(), patience=self.fit_patience)
+
+    def imagine(self, replay: EnvironmentReplay, rollouts: int) -> TensorDict:  # l.6-8
+        """Windows [M] along `rollouts` branched rollouts of the present rollout length."""
+        segments = replay.sample_segments(rollouts)
+        return branched_rollouts(segments, self.rollout_length, self.act, self.dynamics.step)
+
+    def training_step(self, batch: TensorDict, batch_idx: int) -> None:
+        # Neither the policy nor the model changes during the critic updates, so the plans of all
+        # G targets are made at once.
+        with torch.no_grad():
+            next_plan = self.plan(batch["next", "observation"].flatten(0, 1))
+        plans = zip(*(part.view(*batch.shape, *part.shape[1:]) for part in next_plan), strict=True)
+        for windows, (action, log_prob) in zip(batch.unbind(0), plans, strict=True):  # l.9
+            critic_loss, value = self.critic_loss(windows, Plan(action, log_prob))
+            self.step("critic", critic_loss)  # l.10
+            self.track(self.target_critic, self.critic, self.target_rate)  # l.11
+        actor_loss, log_prob = self.actor_loss(batch["observation"][batch["real"]])
+        self.step("actor", actor_loss, self.actor_max_norm)  # l.13
+        if self.target_entropy is not None:
+            self.step("temperature", self.temperature.loss(log_prob, self.target_entropy))
+        self.log_step(
+            critic_loss=critic_loss,
+            critic_value=value,
+            actor_loss=actor_loss,
+            actor_entropy=-log_prob.mean() / self.plan_length,
+            temperature=self.temperature(),
+        )
+
+    def plan(self, observation: Tensor) -> Plan:
+        """Plans of k steps for observations [B, S] (Eq. 1-4), reparameterised (Eq. 18)."""
+        alive = torch.ones(len(observation), dtype=torch.bool, device=observation.device)
+        actions, log_probs = [], []
+        for m in range(self.plan_length):
+            action, log_prob = self.actor.sample(observation)  # Eq. 2
+            kept, kept_log_prob = action * alive.unsqueeze(-1), log_prob * alive
+            if self.plan_gradient_cut and m > self.rollout_length:
+                kept, kept_log_prob = kept.detach(), kept_log_prob.detach()
+            actions.append(kept)
+            log_probs.append(kept_log_prob)
+            if m + 1 < self.plan_length:
+                through = self.gradient_through_model and torch.is_grad_enabled()
+                with torch.set_grad_enabled(through):
+                    observation, _, terminated = self.dynamics.step(observation, action)  # Eq. 3
+                if self.mask_plan:
+                    alive = alive & ~terminated
+        return Plan(torch.stack(actions, 1), torch.stack(log_probs, 1).sum(1))  # Eq. 4
+
+    def critic_loss(self, windows: TensorDict, next_plan: Plan) -> tuple[Tensor, Tensor]:
+        """Eq. 46-51 on windows [B] with plans [B] at their ends; and the critics' mean value."""
+        target = self.critic_target(windows, next_plan)
+        values = self.critic(windows["observation"], windows["action"])
+        return squared_error(values, target), values.detach().mean()  # Eq. 48
+
+    @torch.no_grad()
+    def critic_target(self, windows: TensorDict, next_plan: Plan) -> Tensor:
+        """Eq. 51: sum_m gamma^m r_{t+m} + gamma^k (min Q^-(s_{t+k}, tau) - alpha log pi^k), [B]."""
+        following = windows["next"]
+        value = self.target_critic(following["observation"], next_plan.action).amin(0)
+        next_value = value - self.temperature() * next_plan.log_prob
+        return plan_value_target(
+            windows["reward"], following["terminated"], next_value, self.gamma
+        )
+
+    def actor_loss(self, observation: Tensor) -> tuple[Tensor, Tensor]:
+        """Eq. 52-53 on real observations [B, S], and log pi^k [B] of the plans."""
+        plan = self.plan(observation)
+        value = self.critic(observation, plan.action).amin(0)
+        return (self.temperature() * plan.log_prob - value).mean(), plan.log_prob

@@ -1,0 +1,180 @@
+"""The data module: the environment, its collector, the replay buffers, batches."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from pytorch_lightning import LightningDataModule
+from tensordict import TensorDict
+from tensordict.nn import TensorDictModule
+from torch import Tensor
+from torchrl.collectors import Collector
+from torchrl.envs import DoubleToFloat, EnvBase, GymWrapper, TransformedEnv
+
+from lit_mbrl.data.replay import EnvironmentReplay, ImaginedReplay
+from lit_mbrl.envs import make_gym_env, termination_path
+from lit_mbrl.errors import ConfigurationError, require
+
+
+class ReplayData(LightningDataModule):
+    """Steps the environment once a batch and draws the batch from D_env and D_model.
+
+    A batch is a TensorDict [G, B] of windows (see `windows_from`): G gradient updates of B rows,
+    the first int(real_ratio B) of each from D_env, the rest from D_model; the flag `real` [G, B]
+    tells them apart. The batch of environment step t is drawn after step t was stored.
+
+    Args:
+        env_id: A gymnasium task with Box observations and actions; `module:Name-v0` for your own.
+        env_kwargs: Arguments for the task's constructor.
+        termination: Dotted path of its termination function, or `never`; known for the tasks of
+            `lit_mbrl.envs.TASKS`.
+        batch_size: B, windows of one gradient update.
+        updates_per_step: G, gradient updates of one environment step.
+        real_ratio: Share of a batch that comes from D_env.
+        warmup_steps: Steps with uniformly random actions before step 0; they are not counted.
+        replay_capacity: Transitions that D_env keeps.
+        steps_per_epoch: Environment steps of an epoch.
+        seed: Of the environment. The command line sets it to `seed_everything`.
+    """
+
+    def __init__(
+        self,
+        env_id: str,
+        env_kwargs: dict[str, Any] | None = None,
+        termination: str | None = None,
+        batch_size: int = 256,
+        updates_per_step: int = 20,
+        real_ratio: float = 0.05,
+        warmup_steps: int = 5000,
+        replay_capacity: int = 1_000_000,
+        steps_per_epoch: int = 1000,
+        seed: int = 0,
+    ):
+        super().__init__()
+        require(batch_size >= 1, "data.batch_size", batch_size, "an integer of at least 1")
+        require(
+            updates_per_step >= 1, "data.updates_per_step", updates_per_step, "an integer >= 1"
+        )
+        require(0 <= real_ratio <= 1, "data.real_ratio", real_ratio, "a number in [0, 1]")
+        require(
+            warmup_steps >= batch_size,
+            "data.warmup_steps",
+            warmup_steps,
+            f"at least data.batch_size ({batch_size}), so that the first batch can be drawn",
+        )
+        require(
+            replay_capacity >= warmup_steps,
+            "data.replay_capacity",
+            replay_capacity,
+            f"at least data.warmup_steps ({warmup_steps})",
+        )
+        require(steps_per_epoch >= 1, "data.steps_per_epoch", steps_per_epoch, "an integer >= 1")
+        # The algorithm records the termination function that was settled on.
+        self.save_hyperparameters(ignore=["termination"])
+        self.env_id, self.env_kwargs, self.seed = env_id, env_kwargs, seed
+        self.batch_size, self.updates_per_step = batch_size, updates_per_step
+        self.real_rows = int(real_ratio * batch_size)
+        self.warmup_steps, self.replay_capacity = warmup_steps, replay_capacity
+        self.steps_per_epoch = steps_per_epoch
+        env = make_gym_env(env_id, env_kwargs)
+        self.observation_size = int(env.observation_space.shape[0])  # type: ignore[index]
+        self.action_size = int(env.action_space.shape[0])  # type: ignore[index]
+        env.close()
+        self.termination_path = termination_path(env_id, termination)
+        self.replay: EnvironmentReplay
+        self.imagined: ImaginedReplay
+        self.last_episode_return: float | None = None
+        self._episode_return = 0.0
+        self._collector: Collector | None = None
+
+    @property
+    def imagined_rows(self) -> int:
+        """Rows of a batch that come from D_model."""
+        return self.batch_size - self.real_rows
+
+    def train_dataloader(self) -> "ReplayLoader":
+        """Warm D_env up with random actions, then hand out the loader that steps and draws."""
+        assert self.trainer is not None
+        agent: Any = self.trainer.lightning_module
+        device = agent.device
+        self.replay = EnvironmentReplay(self.replay_capacity, agent.plan_length, device)
+        self.imagined = ImaginedReplay(device)
+        self._collector = Collector(
+            self._make_env,
+            TensorDictModule(agent.act, in_keys=["observation"], out_keys=["action"]),
+            frames_per_batch=1,
+            total_frames=-1,
+            init_random_frames=self.warmup_steps,
+            policy_device=device,
+            env_device="cpu",
+            storing_device=device,
+            trust_policy=True,
+            auto_register_policy_transforms=False,
+        )
+        self._collector.set_seed(self.seed)
+        frames = iter(self._collector)
+        for _ in range(self.warmup_steps):
+            self._store(next(frames))
+        if not len(self.replay.starts()):
+            raise ConfigurationError(
+                f"model.plan_length: {agent.plan_length} was given, but no episode of the "
+                f"{self.warmup_steps} warm-up steps is that long and none ended in a termination"
+            )
+        return ReplayLoader(self.steps_per_epoch, lambda: self._step(frames))
+
+    def teardown(self, stage: str) -> None:
+        """Close the environment."""
+        if self._collector is not None:
+            self._collector.shutdown()
+            self._collector = None
+
+    def draw(self) -> TensorDict:
+        """One batch [G, B]."""
+        updates = self.updates_per_step
+        parts = []
+        if self.real_rows:
+            real = self.replay.sample_windows(updates * self.real_rows)
+            parts.append(_flagged(real, True).view(updates, self.real_rows))
+        if self.imagined_rows:
+            imagined = self.imagined.sample(updates * self.imagined_rows)
+            parts.append(_flagged(imagined, False).view(updates, self.imagined_rows))
+        return torch.cat(parts, 1)  # type: ignore[call-overload,no-any-return]
+
+    def _step(self, frames: Iterator[TensorDict]) -> TensorDict:
+        self._store(next(frames))
+        return self.draw()
+
+    def _store(self, frame: TensorDict) -> None:
+        self.replay.add(frame)
+        self._episode_return += float(frame["next", "reward"])
+        if bool(frame["next", "done"]):
+            self.last_episode_return, self._episode_return = self._episode_return, 0.0
+
+    def _make_env(self) -> EnvBase:
+        env = GymWrapper(make_gym_env(self.env_id, self.env_kwargs))
+        return TransformedEnv(env, DoubleToFloat(in_keys=["observation"]))
+
+
+class ReplayLoader:
+    """A sized iterable, so that Lightning prefetches nothing: a step acts with the newest policy.
+
+    Args:
+        steps: Environment steps of an epoch.
+        step: Takes one step and draws its batch.
+    """
+
+    def __init__(self, steps: int, step: Callable[[], TensorDict]):
+        self._steps = steps
+        self._step = step
+
+    def __len__(self) -> int:
+        return self._steps
+
+    def __iter__(self) -> Iterator[TensorDict]:
+        for _ in range(self._steps):
+            yield self._step()
+
+
+def _flagged(windows: TensorDict, real: bool) -> TensorDict:
+    flag: Tensor = torch.full(windows.batch_size, real, device=windows.device)
+    return windows.set("real", flag)

@@ -1,0 +1,172 @@
+"""D_env and D_model."""
+
+import torch
+from tensordict import TensorDict, TensorDictBase
+from torch import Tensor
+from torchrl.data import LazyTensorStorage, ReplayBuffer
+
+from lit_mbrl.data.windows import windows_from
+
+
+class EnvironmentReplay:
+    """D_env: real transitions in the order in which they happened, read as windows of k steps.
+
+    The storage is a TorchRL buffer of single transitions. A window is known by its first step; it
+    is listed once it is complete: k steps long, or ended by a termination. The steps before a
+    time limit that have fewer than k successors start no window. Reading windows is one indexed
+    read of k rows each, however large the buffer is.
+
+    Args:
+        capacity: Transitions kept; the oldest go first.
+        plan_length: k.
+        device: Where the transitions are kept.
+    """
+
+    def __init__(self, capacity: int, plan_length: int, device: torch.device | str = "cpu"):
+        self.capacity = capacity
+        self.plan_length = plan_length
+        self.device = device
+        self.buffer = ReplayBuffer(storage=LazyTensorStorage(capacity, device=device))
+        self.steps = 0  # transitions ever added: the index of the next one
+        self._pending = 0  # the oldest step whose window is not complete
+        self._starts = _Starts(capacity)
+        self._full_starts = _Starts(capacity)
+
+    def __len__(self) -> int:
+        return min(self.steps, self.capacity)
+
+    def add(self, transition: TensorDictBase) -> None:
+        """Append one transition [1] with the keys of TorchRL's collector.
+
+        Args:
+            transition: `observation` [1, S], `action` [1, A] and, under `next`, `observation`,
+                `reward` [1, 1], `terminated` [1, 1] and `truncated` [1, 1].
+        """
+        following = transition["next"]
+        row = TensorDict(
+            {
+                "observation": transition["observation"],
+                "action": transition["action"],
+                "reward": following["reward"].squeeze(-1),
+                "next": {
+                    "observation": following["observation"],
+                    "terminated": following["terminated"].squeeze(-1),
+                },
+            },
+            batch_size=[1],
+        )
+        self.buffer.extend(row)
+        step, self.steps = self.steps, self.steps + 1
+        if step - self._pending + 1 == self.plan_length:
+            self._starts.append(self._pending)
+            self._full_starts.append(self._pending)
+            self._pending += 1
+        if bool(following["terminated"]):
+            for start in range(self._pending, self.steps):
+                self._starts.append(start)
+            self._pending = self.steps
+        elif bool(following["truncated"]):
+            self._pending = self.steps
+        self._starts.drop_before(self.steps - self.capacity)
+        self._full_starts.drop_before(self.steps - self.capacity)
+
+    def transitions(self) -> TensorDict:
+        """All transitions [N] that are kept, oldest first."""
+        return self._rows(torch.arange(self.steps - len(self), self.steps))
+
+    def starts(self) -> Tensor:
+        """First steps of all complete windows, counted from the first transition ever added."""
+        return self._starts.values()
+
+    def windows(self, starts: Tensor) -> TensorDict:
+        """The windows [N] that begin at `starts` [N]."""
+        return windows_from(self._segments(starts))
+
+    def sample_windows(self, number: int) -> TensorDict:
+        """`number` windows drawn uniformly with replacement."""
+        return self.windows(self._starts.sample(number))
+
+    def sample_segments(self, number: int) -> TensorDict:
+        """Segments [number, k] of k real steps with no episode's end before the last of them.
+
+        Imagination branches from the last step's observation with the steps before it as past.
+        """
+        return self._segments(self._full_starts.sample(number))
+
+    def _segments(self, starts: Tensor) -> TensorDict:
+        steps = starts.unsqueeze(-1) + torch.arange(self.plan_length)
+        # A window that a termination cut short may reach beyond the newest step: what is read
+        # there instead is masked.
+        return self._rows(steps.clamp(max=self.steps - 1))
+
+    def _rows(self, steps: Tensor) -> TensorDict:
+        return self.buffer.storage[(steps % self.capacity).to(self.device)]
+
+
+class _Starts:
+    """Ascending step indices in a ring: appended at the end, dropped at the front."""
+
+    def __init__(self, capacity: int):
+        self._ring = torch.empty(capacity, dtype=torch.int64)
+        self._first = self._end = 0
+
+    def append(self, step: int) -> None:
+        self._ring[self._end % len(self._ring)] = step
+        self._end += 1
+
+    def drop_before(self, step: int) -> None:
+        while self._first < self._end and self._ring[self._first % len(self._ring)] < step:
+            self._first += 1
+
+    def values(self) -> Tensor:
+        return self._ring[torch.arange(self._first, self._end) % len(self._ring)]
+
+    def sample(self, number: int) -> Tensor:
+        drawn = torch.randint(self._first, self._end, (number,))
+        return self._ring[drawn % len(self._ring)]
+
+
+class ImaginedReplay:
+    """D_model: imagined windows as rows, the newest `capacity` of them.
+
+    Args:
+        device: Where the windows are kept.
+    """
+
+    def __init__(self, device: torch.device | str = "cpu"):
+        self.device = device
+        self.capacity = 0
+        self._added = 0  # windows put into the present buffer, so that the oldest is known
+        self._buffer: ReplayBuffer | None = None
+
+    def __len__(self) -> int:
+        return min(self._added, self.capacity)
+
+    def resize(self, capacity: int) -> None:
+        """Change the capacity, keeping the newest windows that fit."""
+        if capacity == self.capacity:
+            return
+        kept = self.windows()[-capacity:] if len(self) else None
+        self.capacity, self._added = capacity, 0
+        self._buffer = ReplayBuffer(storage=LazyTensorStorage(capacity, device=self.device))
+        if kept is not None:
+            self.extend(kept)
+
+    def extend(self, windows: TensorDict) -> None:
+        """Append windows [N]; the oldest make room."""
+        assert self._buffer is not None, "resize() gives the buffer its capacity"
+        windows = windows[-self.capacity :]
+        if len(windows):
+            self._buffer.extend(windows)
+            self._added += len(windows)
+
+    def windows(self) -> TensorDict:
+        """All windows that are kept, oldest first."""
+        assert self._buffer is not None, "nothing was ever stored"
+        order = torch.arange(self._added - len(self), self._added) % self.capacity
+        return self._buffer.storage[order.to(self.device)]
+
+    def sample(self, number: int) -> TensorDict:
+        """`number` windows drawn uniformly with replacement."""
+        assert self._buffer is not None, "nothing was ever stored"
+        return self._buffer.storage[torch.randint(len(self), (number,)).to(self.device)]

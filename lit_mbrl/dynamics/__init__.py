@@ -1,0 +1,6 @@
+"""Learned dynamics: the probabilistic ensemble and its fitting."""
+
+from lit_mbrl.dynamics.ensemble import Dynamics
+from lit_mbrl.dynamics.fitting import FitReport, fit
+
+__all__ = ["Dynamics", "FitReport", "fit"]

@@ -1,0 +1,133 @@
+"""The probabilistic ensemble of PETS and MBPO (paper 000, 4.2.1; paper 004)."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import Adam, Optimizer
+
+from lit_mbrl.envs import resolve_termination
+from lit_mbrl.errors import require
+from lit_mbrl.networks.mlp import EnsembleMLP
+
+
+class Dynamics(nn.Module):
+    """p(s', r | s, a): E Gaussian networks over (s' - s, r), of which the elites predict.
+
+    Inputs are standardised with the mean and deviation of the last fit's training data; targets
+    are not. Log-variances are softly clamped between learnable bounds (PETS, App. A.1).
+
+    Args:
+        observation_size: S.
+        action_size: A.
+        termination: Dotted path of the task's termination function.
+        hidden_sizes: Widths of the swish layers.
+        weight_decay: L2 coefficient of each layer, one more than `hidden_sizes`.
+        networks: Number of networks, E.
+        elites: How many of them predict: the best on the holdout of the last fit.
+        learning_rate: Adam's.
+    """
+
+    input_mean: Tensor
+    input_std: Tensor
+    elites: Tensor
+
+    def __init__(
+        self,
+        observation_size: int,
+        action_size: int,
+        termination: str,
+        hidden_sizes: Sequence[int] = (200, 200, 200, 200),
+        weight_decay: Sequence[float] = (2.5e-5, 5e-5, 7.5e-5, 7.5e-5, 1e-4),
+        networks: int = 7,
+        elites: int = 5,
+        learning_rate: float = 1e-3,
+    ):
+        super().__init__()
+        require(
+            len(weight_decay) == len(hidden_sizes) + 1,
+            "model.dynamics_weight_decay",
+            list(weight_decay),
+            f"{len(hidden_sizes) + 1} numbers, one a layer of model.dynamics_hidden_sizes",
+        )
+        require(
+            1 <= elites <= networks,
+            "model.dynamics_elites",
+            elites,
+            f"1 to model.dynamics_networks ({networks})",
+        )
+        self.weight_decay = tuple(weight_decay)
+        self.learning_rate = learning_rate
+        self.termination = resolve_termination(termination)
+        inputs, outputs = observation_size + action_size, observation_size + 1
+        self.ensemble = EnsembleMLP([inputs, *hidden_sizes, 2 * outputs], networks, F.silu)
+        for weight, bias in zip(self.ensemble.weights, self.ensemble.biases, strict=True):
+            # Truncated at two deviations, as in the published MBPO.
+            std = 1.0 / (2.0 * math.sqrt(weight.shape[1]))
+            nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std)
+            nn.init.zeros_(bias)
+        self.max_log_var = nn.Parameter(torch.full((outputs,), 0.5))
+        self.min_log_var = nn.Parameter(torch.full((outputs,), -10.0))
+        self.register_buffer("input_mean", torch.zeros(inputs))
+        self.register_buffer("input_std", torch.ones(inputs))
+        self.register_buffer("elites", torch.arange(elites))
+
+    def optimizer(self) -> Optimizer:
+        """Adam over the ensemble, each layer's weights with their own decay.
+
+        Adam's `weight_decay` adds lambda w to the gradient, which is the gradient of the
+        lambda/2 ||w||^2 that the published MBPO adds to the loss.
+        """
+        decayed = [
+            {"params": [weight], "weight_decay": decay}
+            for weight, decay in zip(self.ensemble.weights, self.weight_decay, strict=True)
+        ]
+        rest = [*self.ensemble.biases, self.max_log_var, self.min_log_var]
+        return Adam([*decayed, {"params": rest}], lr=self.learning_rate, fused=True)
+
+    def set_input_scale(self, inputs: Tensor) -> None:
+        """Standardise by the mean and deviation of inputs [N, S + A]; constants keep scale 1."""
+        std, mean = torch.std_mean(inputs, 0, correction=0)
+        self.input_mean.copy_(mean)
+        self.input_std.copy_(torch.where(std < 1e-12, torch.ones_like(std), std))
+
+    def forward(self, inputs: Tensor, members: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance [E, B, S + 1] of (s' - s, r) for raw inputs (s, a) [E, B, S + A].
+
+        With `members` [M], only those networks are evaluated and E is M.
+        """
+        x = (inputs - self.input_mean) / self.input_std
+        mean, log_var = self.ensemble(x, members).chunk(2, -1)
+        log_var = self.max_log_var - F.softplus(self.max_log_var - log_var)
+        log_var = self.min_log_var + F.softplus(log_var - self.min_log_var)
+        return mean, log_var
+
+    def step(self, observation: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """One imagined step, each row predicted by an elite drawn uniformly at random.
+
+        The rows are dealt to the elites in a random order, so that a row costs one network and
+        not all of them: its elite is uniform, and no elite serves more than ceil(B / elites) rows.
+
+        Args:
+            observation: s [B, S].
+            action: a [B, A] in [-1, 1].
+
+        Returns:
+            Sampled next observation [B, S], reward [B], and whether the task's termination
+            function ends the episode there [B].
+        """
+        rows, members = len(observation), len(self.elites)
+        hand = math.ceil(rows / members)
+        order = torch.randperm(rows, device=observation.device)
+        # A random order of the elites too: the last hand may be short, and padded by any row.
+        elites = self.elites[torch.randperm(members, device=observation.device)]
+        dealt = order.repeat(math.ceil(members * hand / rows))[: members * hand]
+        inputs = torch.cat([observation, action], -1)[dealt].view(members, hand, -1)
+        mean, log_var = self(inputs, elites)
+        sample = (mean + (0.5 * log_var).exp() * torch.randn_like(mean)).flatten(0, 1)
+        sample = sample[torch.argsort(order)]
+        next_observation = observation + sample[:, :-1]
+        terminated = self.termination(observation, action, next_observation)
+        return next_observation, sample[:, -1], terminated

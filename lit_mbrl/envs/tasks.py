@@ -1,0 +1,133 @@
+"""The tasks that are known by name, and the making of any gymnasium task."""
+
+import difflib
+from dataclasses import dataclass, field
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.spaces import Box, Space
+from gymnasium.wrappers import RescaleAction
+
+from lit_mbrl.envs.termination import resolve
+from lit_mbrl.errors import ConfigurationError, require
+
+
+@dataclass(frozen=True)
+class Task:
+    """A gymnasium task as the papers use it.
+
+    Attributes:
+        env_id: Its name in gymnasium's registry.
+        termination: Dotted path of its termination function.
+        kwargs: Arguments of its constructor that differ from gymnasium's defaults.
+    """
+
+    env_id: str
+    termination: str
+    kwargs: dict[str, Any] = field(default_factory=dict)
+
+
+# Ant and Humanoid are observed without contact forces, Humanoid also without inertias, centre of
+# mass velocities and actuator forces: 27 and 45 numbers, the `TruncatedObs` tasks of MBPO
+# (arXiv 1906.08253; jannerm/mbpo@ac694ff).
+TASKS = {
+    task.env_id: task
+    for task in (
+        Task("InvertedPendulum-v5", "lit_mbrl.envs.termination.inverted_pendulum"),
+        Task("Hopper-v5", "lit_mbrl.envs.termination.hopper"),
+        Task("Swimmer-v5", "lit_mbrl.envs.termination.never"),
+        Task("HalfCheetah-v5", "lit_mbrl.envs.termination.never"),
+        Task("Walker2d-v5", "lit_mbrl.envs.termination.walker2d"),
+        Task(
+            "Ant-v5",
+            "lit_mbrl.envs.termination.ant",
+            {"include_cfrc_ext_in_observation": False, "contact_cost_weight": 0.0},
+        ),
+        Task(
+            "Humanoid-v5",
+            "lit_mbrl.envs.termination.humanoid",
+            {
+                "include_cinert_in_observation": False,
+                "include_cvel_in_observation": False,
+                "include_qfrc_actuator_in_observation": False,
+                "include_cfrc_ext_in_observation": False,
+            },
+        ),
+    )
+}
+
+
+def make_gym_env(env_id: str, env_kwargs: dict[str, Any] | None = None) -> gymnasium.Env:
+    """Make a task whose observations are vectors [S] and whose actions are vectors in [-1, 1]^A.
+
+    Args:
+        env_id: A name in gymnasium's registry, or 'module:Name-v0' to import the module that
+            registers it first.
+        env_kwargs: Arguments of the task's constructor; they override those of `TASKS`.
+
+    Raises:
+        ConfigurationError: If there is no such task, it cannot be made with these arguments, its
+            observations are not vectors, or its actions are not vectors between finite bounds.
+    """
+    defaults = TASKS[env_id].kwargs if env_id in TASKS else {}
+    try:
+        env = gymnasium.make(env_id, **{**defaults, **(env_kwargs or {})})
+    except TypeError as error:
+        raise ConfigurationError(
+            f"data.env_kwargs: {env_kwargs!r} was given ({_one_line(error)}); "
+            f"allowed: arguments of the constructor of {env_id}"
+        ) from error
+    except (gymnasium.error.Error, ImportError) as error:
+        raise ConfigurationError(
+            f"data.env_id: {env_id!r} was given ({_one_line(error)}); "
+            f"allowed: a task in gymnasium's registry or 'module:Name-v0'{_suggestion(env_id)}"
+        ) from error
+    _require_vector(env_id, "observation", env.observation_space)
+    actions = _require_vector(env_id, "action", env.action_space)
+    bounded = f"a task whose actions lie between finite bounds, not {_one_line(actions)}"
+    require(actions.is_bounded(), "data.env_id", env_id, bounded)
+    # Bounds of the space's own precision: gymnasium warns when it has to round them.
+    one = np.ones(actions.shape, actions.dtype)
+    return RescaleAction(env, -one, one)
+
+
+def termination_path(env_id: str, termination: str | None) -> str:
+    """The dotted path of the termination function of a task: the user's choice, or the table's.
+
+    Args:
+        env_id: The task, as given to `make_gym_env`.
+        termination: The user's choice, if there is one.
+
+    Raises:
+        ConfigurationError: If the choice cannot be resolved, or there is none for a task that is
+            not in `TASKS`.
+    """
+    if termination is not None:
+        resolve(termination)
+        return termination
+    allowed = f"for {env_id}, the dotted path of a termination function or 'never'"
+    require(env_id in TASKS, "data.termination", None, allowed)
+    return TASKS[env_id].termination
+
+
+def _require_vector(env_id: str, name: str, space: Space[Any]) -> Box:
+    """The space itself, if it is a one-dimensional `Box` of floating-point numbers."""
+    if isinstance(space, Box) and len(space.shape) == 1 and np.issubdtype(space.dtype, np.floating):
+        return space
+    raise ConfigurationError(
+        f"data.env_id: {env_id!r} was given; allowed: a task whose {name}s are vectors of "
+        f"continuous numbers, not {_one_line(space)}"
+    )
+
+
+def _suggestion(env_id: str) -> str:
+    """The registered tasks of a similar name."""
+    name = env_id.rpartition(":")[2]
+    others = [registered for registered in gymnasium.registry if registered != name]
+    close = difflib.get_close_matches(name, others)
+    return f", such as {', '.join(close)}" if close else ""
+
+
+def _one_line(value: object) -> str:
+    return " ".join(str(value).split())

@@ -1,0 +1,23 @@
+"""The one way in which a user's mistake is reported."""
+
+from typing import Any
+
+
+class ConfigurationError(ValueError):
+    """A value the user gave cannot be used; its message is one line that `fit` prints and exits on."""
+
+
+def require(condition: bool, option: str, given: Any, allowed: str) -> None:
+    """Raise a `ConfigurationError` that names the option, what was given and what is allowed.
+
+    Args:
+        condition: Whether the value is fit for use.
+        option: The option as it is written on the command line, without the dashes.
+        given: The value that was given.
+        allowed: What would have been accepted, in words.
+
+    Raises:
+        ConfigurationError: If `condition` is false.
+    """
+    if not condition:
+        raise ConfigurationError(f"{option}: {given!r} was given; allowed: {allowed}")

@@ -1,0 +1,215 @@
+"""Train an algorithm: `python -m lit_mbrl.fit --config conf/mppve.yaml`."""
+
+import logging
+import shlex
+import subprocess
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import ArgumentError
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+
+from lit_mbrl.algorithms import Agent
+from lit_mbrl.allocator import keep_freed_memory
+from lit_mbrl.callbacks import (
+    EnvStepCheckpoint,
+    Evaluation,
+    Progress,
+    Results,
+    Retraining,
+    RolloutLength,
+    Throughput,
+)
+from lit_mbrl.callbacks.evaluation import latest
+from lit_mbrl.data import ReplayData
+from lit_mbrl.errors import ConfigurationError, require
+from lit_mbrl.profiling import PhaseProfiler
+from lit_mbrl.tracking import RunLogger
+
+CALLBACKS = {
+    "rollout_length": RolloutLength,  # before the retraining that rolls out
+    "retraining": Retraining,
+    "evaluation": Evaluation,
+    "throughput": Throughput,
+    "results": Results,
+    "checkpoint": EnvStepCheckpoint,
+}
+
+
+class FitCLI(LightningCLI):
+    """Lightning's command line with our callbacks as groups and the task's sizes linked."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Register the callbacks; hand sizes and seed on."""
+        for group, callback in CALLBACKS.items():
+            parser.add_lightning_class_args(callback, group)  # type: ignore[arg-type]
+        parser.link_arguments("seed_everything", "data.seed")
+        parser.link_arguments("seed_everything", "evaluation.seed")
+        for source, target in {
+            "observation_size": "observation_size",
+            "action_size": "action_size",
+            "termination_path": "termination",
+        }.items():
+            parser.link_arguments(
+                f"data.{source}", f"model.init_args.{target}", apply_on="instantiate"
+            )
+
+
+class RecordConfiguration(SaveConfigCallback):
+    """Stores the resolved configuration with the run, and tags the run."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, save_to_log_dir=False, **kwargs)
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Lightning's hook, called once before training."""
+        text = self.parser.dump(self.config, skip_none=False)
+        command = shlex.join(["python", "-m", "lit_mbrl.fit", *sys.argv[1:]])
+        commit = current_commit()
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, Results):
+                config = yaml.safe_load(text)
+                callback.run = {"command": command, "commit": commit, "configuration": config}
+        logger = trainer.logger
+        if isinstance(logger, RunLogger):
+            data: Any = trainer.datamodule  # type: ignore[attr-defined]
+            tags = {
+                "algorithm": type(pl_module).__name__,
+                "task": data.env_id,
+                "seed": data.seed,
+                "commit": commit,
+                "command": command,
+            }
+            for key, value in tags.items():
+                logger.experiment.set_tag(logger.run_id, key, value)
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder, "config.yaml")
+                path.write_text(text)
+                logger.experiment.log_artifact(logger.run_id, str(path))
+
+
+def current_commit() -> str:
+    """The commit of the checkout that runs, with `-dirty` if it was changed; else `unknown`."""
+    command = ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
+    try:
+        found = subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return found.stdout.strip()
+
+
+def check(trainer: Trainer, agent: Any, data: ReplayData, retraining: Retraining) -> None:
+    """What no single class can see of a configuration.
+
+    Raises:
+        ConfigurationError: If the parts do not go together.
+    """
+    require(
+        trainer.world_size == 1, "trainer.devices", trainer.world_size, "1, for the time being"
+    )
+    require(
+        trainer.max_steps == -1,
+        "trainer.max_steps",
+        trainer.max_steps,
+        "-1: it would count gradient steps; trainer.max_epochs counts "
+        f"{data.steps_per_epoch} environment steps each",
+    )
+    require(
+        trainer.max_epochs is not None and trainer.max_epochs >= 1,
+        "trainer.max_epochs",
+        trainer.max_epochs,
+        "an integer of at least 1",
+    )
+    learns_model = hasattr(agent, "fit_dynamics")
+    require(
+        learns_model or retraining.every == 0,
+        "retraining.every",
+        retraining.every,
+        f"0 for {type(agent).__name__}, which learns no model",
+    )
+    require(
+        data.imagined_rows == 0 or (learns_model and retraining.every > 0),
+        "data.real_ratio",
+        data.hparams["real_ratio"],
+        "1 without a model that is retrained (retraining.every > 0)",
+    )
+    agent.check_batch(data.real_rows, data.imagined_rows)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit status.
+
+    Args:
+        arguments: The command line's; those of the process if None.
+    """
+    keep_freed_memory()
+    quieten()
+    try:
+        cli = FitCLI(
+            Agent,
+            ReplayData,
+            subclass_mode_model=True,
+            run=False,
+            args=arguments,
+            auto_configure_optimizers=False,
+            seed_everything_default=0,
+            save_config_callback=RecordConfiguration,
+            parser_kwargs={"exit_on_error": False, "description": __doc__},
+            trainer_defaults={
+                "logger": {"class_path": "lit_mbrl.tracking.RunLogger"},
+                "profiler": {"class_path": "lit_mbrl.profiling.PhaseProfiler"},
+                "callbacks": [Progress()],
+                "devices": 1,
+                "num_sanity_val_steps": 0,
+                "enable_model_summary": False,
+            },
+        )
+        retraining = next(c for c in cli.trainer.callbacks if isinstance(c, Retraining))
+        check(cli.trainer, cli.model, cli.datamodule, retraining)
+        cli.trainer.fit(cli.model, cli.datamodule)
+    except (ArgumentError, ConfigurationError) as error:
+        print("error:", " ".join(str(error).split()), file=sys.stderr)
+        return 2
+    report(cli.trainer)
+    return 0
+
+
+def report(trainer: Trainer) -> None:
+    """The last line: what the run came to and where to look at it."""
+    data: Any = trainer.datamodule  # type: ignore[attr-defined]
+    evaluated, logger = latest(trainer), trainer.logger
+    words = [f"{type(trainer.lightning_module).__name__} on {data.env_id}:"]
+    if evaluated is not None:
+        words.append(
+            f"final return {evaluated.return_mean:.1f} ± {evaluated.return_std:.1f} "
+            f"at environment step {evaluated.env_step:,}."
+        )
+    if isinstance(logger, RunLogger):
+        words.append(
+            f"Look at run {logger.run_id} with: mlflow ui --backend-store-uri {logger.tracking_uri}"
+        )
+    print(" ".join(words))
+
+
+def quieten() -> None:
+    """Silence what says nothing about the run."""
+    # The loader is sized and in this process on purpose: one batch is one environment step.
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated.*")
+    # Lightning's tips and MLflow's database migrations.
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
+    logging.getLogger("torchrl").setLevel(logging.WARNING)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,37 @@
+"""State-action and plan values."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from lit_mbrl.networks.mlp import EnsembleMLP
+
+
+class Critic(nn.Module):
+    """Q(s, a_t..a_{t+k-1}) of an ensemble of critics (MPPVE, paper 000, Eq. 5; k = 1 is SAC's Q).
+
+    Args:
+        observation_size: S.
+        action_size: A.
+        plan_length: k, the number of actions that the value is conditioned on.
+        hidden_sizes: Widths of the ReLU layers.
+        critics: Number of critics; their minimum is taken in targets (clipped double Q).
+    """
+
+    def __init__(
+        self,
+        observation_size: int,
+        action_size: int,
+        plan_length: int,
+        hidden_sizes: Sequence[int],
+        critics: int,
+    ):
+        super().__init__()
+        sizes = [observation_size + plan_length * action_size, *hidden_sizes, 1]
+        self.ensemble = EnsembleMLP(sizes, critics, torch.relu)
+
+    def forward(self, observation: Tensor, plan: Tensor) -> Tensor:
+        """Values [C, B] of observations [B, S] and plans [B, k, A]."""
+        x = torch.cat([observation, plan.flatten(-2)], -1)
+        return self.ensemble(x.expand(self.ensemble.networks, -1, -1)).squeeze(-1)

@@ -1,0 +1,54 @@
+"""E multilayer perceptrons of one shape, evaluated together as batched matrix products."""
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class EnsembleMLP(nn.Module):
+    """An ensemble of `networks` perceptrons: [E, B, in] -> [E, B, out].
+
+    Each layer is one `baddbmm`, so that E networks cost E matrix products and one Python call.
+    A network's weights are the rows `weights[l][e]` and `biases[l][e]` and meet no other network's.
+
+    Args:
+        sizes: Widths of the layers, from the input to the output.
+        networks: Number of networks, E.
+        activation: Applied after every layer but the last.
+    """
+
+    def __init__(
+        self, sizes: Sequence[int], networks: int, activation: Callable[[Tensor], Tensor]
+    ) -> None:
+        super().__init__()
+        self.networks = networks
+        self.activation = activation
+        pairs = list(zip(sizes[:-1], sizes[1:], strict=True))
+        self.weights = nn.ParameterList(torch.empty(networks, i, o) for i, o in pairs)
+        self.biases = nn.ParameterList(torch.empty(networks, 1, o) for _, o in pairs)
+        # The default of torch.nn.Linear, for each network on its own.
+        for weight, bias in zip(self.weights, self.biases, strict=True):
+            bound = 1.0 / math.sqrt(weight.shape[1])
+            nn.init.uniform_(weight, -bound, bound)
+            nn.init.uniform_(bias, -bound, bound)
+
+    def forward(self, x: Tensor, members: Tensor | None = None) -> Tensor:
+        """Outputs of all networks, or of `members` alone.
+
+        Args:
+            x: Inputs [E, B, in], one slice for each network evaluated.
+            members: Indices [M] of the networks to evaluate (x is then [M, B, in]); all if None.
+
+        Returns:
+            Outputs [E, B, out] (or [M, B, out]).
+        """
+        last = len(self.weights) - 1
+        for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            if members is not None:
+                weight, bias = weight[members], bias[members]
+            x = torch.baddbmm(bias, x, weight)
+            if layer < last:
+                x = self.activation(x)
+        return x
