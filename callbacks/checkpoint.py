@@ -44,11 +44,11 @@ class EnvStepCheckpoint(Checkpoint):
             return
         with trainer.profiler.profile("checkpoint"):
             if env_steps(trainer) % self.every == 0:
-                trainer.save_checkpoint(Path(self.folder, "last.ckpt"))
+                trainer.save_checkpoint(Path(self.folder, "last.ckpt"), weights_only=False)
             if (
                 evaluated is not None
                 and evaluated.env_step == env_steps(trainer)
                 and (self.best_return is None or evaluated.return_mean > self.best_return)
             ):
                 self.best_return = evaluated.return_mean
-                trainer.save_checkpoint(Path(self.folder, "best.ckpt"))
+                trainer.save_checkpoint(Path(self.folder, "best.ckpt"), weights_only=False)

@@ -1,16 +1,21 @@
 """Train an algorithm: `python -m lit_mbrl.fit --config conf/mppve.yaml`."""
 
+import difflib
+import inspect
 import logging
+import re
 import shlex
 import subprocess
 import sys
 import tempfile
 import warnings
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 from jsonargparse import ArgumentError
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
@@ -28,7 +33,6 @@ from lit_mbrl.callbacks import (
 from lit_mbrl.callbacks.evaluation import latest
 from lit_mbrl.data import ReplayData
 from lit_mbrl.errors import ConfigurationError, require
-from lit_mbrl.profiling import PhaseProfiler
 from lit_mbrl.tracking import RunLogger
 
 CALLBACKS = {
@@ -39,6 +43,52 @@ CALLBACKS = {
     "results": Results,
     "checkpoint": EnvStepCheckpoint,
 }
+
+
+class Parser(LightningArgumentParser):
+    """Lightning's parser, which reports a mistake in one readable line."""
+
+    def add_subclass_arguments(self, *args: Any, **kwargs: Any) -> None:
+        """Register the algorithm, as one that has to be given."""
+        # With the default None it would be optional: jsonargparse would try None as well, and
+        # report an algorithm's own error as one of two in the text of a third.
+        super().add_subclass_arguments(*args, default=inspect.Parameter.empty, **kwargs)
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raise jsonargparse's error in our words."""
+        super().error(readable(message, [action.dest for action in self._actions]), ex)
+
+
+def readable(message: str, options: list[str]) -> str:
+    """jsonargparse's nested message as `option: what is wrong`.
+
+    The parser of an algorithm's own options reports first, and its text is passed through the
+    whole command line's.
+
+    Args:
+        message: jsonargparse's.
+        options: The names that the parser knows, for suggestions.
+    """
+    text = " ".join(message.split()).removeprefix("argument --")
+    text = re.sub(r"<class '(\S+)'>", r"\1", text)
+    # Of the complaints of a union, the one of the class that was meant; else all that is allowed.
+    union = r"Does not validate against any of the Union subtypes Subtypes: \[(.*?)\] Errors: "
+    text = re.sub(union + r".*?(Problem with .*?)( - .*)? Given value type: .*", r"\2", text)
+    text = re.sub(union + r".* Given value: (.*)", r"'\2' was given; allowed: \1", text)
+    text = re.sub(r"Expected an? (\S+)\. Got value: (.*)", r"'\2' was given; allowed: \1", text)
+    text = re.sub(r'Parser key "(\S+)": Problem with given class_path \S+ (?=\S+: )', r"\1.", text)
+    allowed = "the dotted path of a class, such as lit_mbrl.algorithms.MPPVE"
+    problem = r"Problem with given class_path ('.*?'): (.*)"
+    text = re.sub(problem, rf"\1 was given (\2); allowed: {allowed}", text)
+    text = re.sub(r'Parser key "(\S+)": ', r"\1: ", text)
+    text = re.sub(r"Option '(\S+)' is required.*", r"\1: missing; see --config and --help", text)
+    text = re.sub(r"Group '(\S+)' does not accept option '(\S+)'", r"Option '\1.\2' is not", text)
+    unknown = re.match(r"(?:Unrecognized arguments: -*|Option ')([^\s'=]+)", text)
+    if unknown:
+        close = difflib.get_close_matches(unknown[1], options, 1)
+        advice = f"did you mean {close[0]}?" if close else "see --help"
+        text = f"{unknown[1]}: no such option; {advice}"
+    return text
 
 
 class FitCLI(LightningCLI):
@@ -58,6 +108,33 @@ class FitCLI(LightningCLI):
             parser.link_arguments(
                 f"data.{source}", f"model.init_args.{target}", apply_on="instantiate"
             )
+
+    def before_instantiate_classes(self) -> None:
+        """Put the logger off: making it makes its store, which a refused run should not leave."""
+
+        def put_off(logger: type[RunLogger], **kwargs: Any) -> partial[RunLogger]:
+            return partial(logger, **kwargs)
+
+        self.parser.add_instantiator(put_off, RunLogger)
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Lightning's, with the logger made once everything has been checked.
+
+        Raises:
+            ConfigurationError: If the trainer cannot be made, or the parts do not go together.
+        """
+        given = self.config_init["trainer"]["logger"]
+        loggers = given if isinstance(given, list) else [given]
+        late = any(isinstance(logger, partial) for logger in loggers)
+        try:
+            trainer = super().instantiate_trainer(**({"logger": False} if late else {}), **kwargs)
+        except (MisconfigurationException, TypeError, ValueError) as error:
+            raise ConfigurationError(f"trainer: {error}") from error
+        retraining = self.config_init["retraining"]
+        check(trainer, self.model, self.datamodule, retraining)
+        if late:
+            trainer.loggers = [made() if isinstance(made, partial) else made for made in loggers]
+        return trainer
 
 
 class RecordConfiguration(SaveConfigCallback):
@@ -111,9 +188,7 @@ def check(trainer: Trainer, agent: Any, data: ReplayData, retraining: Retraining
     Raises:
         ConfigurationError: If the parts do not go together.
     """
-    require(
-        trainer.world_size == 1, "trainer.devices", trainer.world_size, "1, for the time being"
-    )
+    require(trainer.world_size == 1, "trainer.devices", trainer.world_size, "1, for the time being")
     require(
         trainer.max_steps == -1,
         "trainer.max_steps",
@@ -143,6 +218,38 @@ def check(trainer: Trainer, agent: Any, data: ReplayData, retraining: Retraining
     agent.check_batch(data.real_rows, data.imagined_rows)
 
 
+def build(arguments: list[str] | None = None) -> FitCLI:
+    """Parse the command line and make trainer, algorithm and data module, checked.
+
+    Args:
+        arguments: The command line's; those of the process if None.
+
+    Raises:
+        ArgumentError: If an option is unknown or its value has the wrong type.
+        ConfigurationError: If a value cannot be used.
+    """
+    return FitCLI(
+        Agent,
+        ReplayData,
+        subclass_mode_model=True,
+        run=False,
+        args=arguments,
+        auto_configure_optimizers=False,
+        seed_everything_default=0,
+        save_config_callback=RecordConfiguration,
+        parser_class=Parser,
+        parser_kwargs={"exit_on_error": False, "description": __doc__},
+        trainer_defaults={
+            "logger": {"class_path": "lit_mbrl.tracking.RunLogger"},
+            "profiler": {"class_path": "lit_mbrl.profiling.PhaseProfiler"},
+            "callbacks": [Progress()],
+            "devices": 1,
+            "num_sanity_val_steps": 0,
+            "enable_model_summary": False,
+        },
+    )
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit status.
 
@@ -152,27 +259,7 @@ def main(arguments: list[str] | None = None) -> int:
     keep_freed_memory()
     quieten()
     try:
-        cli = FitCLI(
-            Agent,
-            ReplayData,
-            subclass_mode_model=True,
-            run=False,
-            args=arguments,
-            auto_configure_optimizers=False,
-            seed_everything_default=0,
-            save_config_callback=RecordConfiguration,
-            parser_kwargs={"exit_on_error": False, "description": __doc__},
-            trainer_defaults={
-                "logger": {"class_path": "lit_mbrl.tracking.RunLogger"},
-                "profiler": {"class_path": "lit_mbrl.profiling.PhaseProfiler"},
-                "callbacks": [Progress()],
-                "devices": 1,
-                "num_sanity_val_steps": 0,
-                "enable_model_summary": False,
-            },
-        )
-        retraining = next(c for c in cli.trainer.callbacks if isinstance(c, Retraining))
-        check(cli.trainer, cli.model, cli.datamodule, retraining)
+        cli = build(arguments)
         cli.trainer.fit(cli.model, cli.datamodule)
     except (ArgumentError, ConfigurationError) as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
@@ -206,6 +293,7 @@ def quieten() -> None:
     warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated.*")
     # Lightning's tips and MLflow's database migrations.
     logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
+    logging.getLogger("lightning_fabric.utilities").setLevel(logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
     logging.getLogger("torchrl").setLevel(logging.WARNING)

@@ -26,7 +26,7 @@ class EnvironmentReplay:
         self.capacity = capacity
         self.plan_length = plan_length
         self.device = device
-        self.buffer = ReplayBuffer(storage=LazyTensorStorage(capacity, device=device))
+        self._buffer = ReplayBuffer(storage=LazyTensorStorage(capacity, device=device))
         self.steps = 0  # transitions ever added: the index of the next one
         self._pending = 0  # the oldest step whose window is not complete
         self._starts = _Starts(capacity)
@@ -55,8 +55,10 @@ class EnvironmentReplay:
             },
             batch_size=[1],
         )
-        self.buffer.extend(row)
+        self._buffer.extend(row)
         step, self.steps = self.steps, self.steps + 1
+        self._starts.drop_before(self.steps - self.capacity)
+        self._full_starts.drop_before(self.steps - self.capacity)
         if step - self._pending + 1 == self.plan_length:
             self._starts.append(self._pending)
             self._full_starts.append(self._pending)
@@ -67,8 +69,6 @@ class EnvironmentReplay:
             self._pending = self.steps
         elif bool(following["truncated"]):
             self._pending = self.steps
-        self._starts.drop_before(self.steps - self.capacity)
-        self._full_starts.drop_before(self.steps - self.capacity)
 
     def transitions(self) -> TensorDict:
         """All transitions [N] that are kept, oldest first."""
@@ -100,7 +100,7 @@ class EnvironmentReplay:
         return self._rows(steps.clamp(max=self.steps - 1))
 
     def _rows(self, steps: Tensor) -> TensorDict:
-        return self.buffer.storage[(steps % self.capacity).to(self.device)]
+        return self._buffer.storage[(steps % self.capacity).to(self.device)]
 
 
 class _Starts:

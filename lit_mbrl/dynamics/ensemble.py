@@ -62,7 +62,7 @@ class Dynamics(nn.Module):
         self.learning_rate = learning_rate
         self.termination = resolve_termination(termination)
         inputs, outputs = observation_size + action_size, observation_size + 1
-        self.ensemble = EnsembleMLP([inputs, *hidden_sizes, 2 * outputs], networks, F.silu)
+        self.ensemble = EnsembleMLP([inputs, *hidden_sizes, 2 * outputs], networks, swish)
         for weight, bias in zip(self.ensemble.weights, self.ensemble.biases, strict=True):
             # Truncated at two deviations, as in the published MBPO.
             std = 1.0 / (2.0 * math.sqrt(weight.shape[1]))
@@ -131,3 +131,8 @@ class Dynamics(nn.Module):
         next_observation = observation + sample[:, :-1]
         terminated = self.termination(observation, action, next_observation)
         return next_observation, sample[:, -1], terminated
+
+
+def swish(x: Tensor) -> Tensor:
+    """x sigmoid(x), in place where no gradient will ask for x."""
+    return F.silu(x, inplace=not torch.is_grad_enabled())

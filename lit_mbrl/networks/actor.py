@@ -26,7 +26,7 @@ class Actor(nn.Module):
         super().__init__()
         layers: list[nn.Module] = []
         for i, o in zip([observation_size, *hidden_sizes], hidden_sizes, strict=False):
-            layers += [nn.Linear(i, o), nn.ReLU()]
+            layers += [nn.Linear(i, o), nn.ReLU(inplace=True)]
         self.network = nn.Sequential(*layers, nn.Linear(hidden_sizes[-1], 2 * action_size))
 
     def forward(self, observation: Tensor) -> tuple[Tensor, Tensor]:

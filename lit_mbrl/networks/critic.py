@@ -29,7 +29,8 @@ class Critic(nn.Module):
     ):
         super().__init__()
         sizes = [observation_size + plan_length * action_size, *hidden_sizes, 1]
-        self.ensemble = EnsembleMLP(sizes, critics, torch.relu)
+        # In place: the gradient of ReLU needs its output alone.
+        self.ensemble = EnsembleMLP(sizes, critics, torch.relu_)
 
     def forward(self, observation: Tensor, plan: Tensor) -> Tensor:
         """Values [C, B] of observations [B, S] and plans [B, k, A]."""

@@ -1,0 +1,57 @@
+"""Every algorithm and every configuration, found by themselves."""
+
+import inspect
+from pathlib import Path
+
+import pytest
+import yaml
+
+import lit_mbrl.algorithms
+from lit_mbrl.algorithms import Agent
+from lit_mbrl.envs import TASKS
+from lit_mbrl.fit import build
+
+CONF = Path(__file__).parents[1] / "conf"
+ALGORITHMS = [
+    found
+    for _, found in inspect.getmembers(lit_mbrl.algorithms, inspect.isclass)
+    if issubclass(found, Agent) and found is not Agent
+]
+COMPLETE = sorted(CONF.glob("*.yaml"))
+OVERLAYS = sorted(CONF.glob("*/*.yaml"))
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS, ids=lambda a: a.__name__)
+def test_each_algorithm_has_a_page_and_configurations(algorithm: type[Agent]) -> None:
+    """A file that opens with its source, a complete YAML, and one for each known task."""
+    name = algorithm.__name__.lower()
+    module = inspect.getmodule(algorithm)
+    assert module is not None and module.__name__ == f"lit_mbrl.algorithms.{name}"
+    assert module.__doc__ and ("paper 0" in module.__doc__ or "arXiv" in module.__doc__)
+    assert CONF / f"{name}.yaml" in COMPLETE
+    tasks = {yaml.safe_load(path.read_text())["data"]["env_id"] for path in CONF.glob(f"{name}/*")}
+    assert tasks == set(TASKS) - {"InvertedPendulum-v5"}
+
+
+@pytest.mark.parametrize("path", COMPLETE, ids=lambda p: p.stem)
+def test_a_complete_configuration_names_every_value_of_its_algorithm(path: Path) -> None:
+    """So that the file alone says what is run."""
+    cli = build(["--config", str(path)])
+    written = yaml.safe_load(path.read_text())["model"]["init_args"]
+    linked = {"observation_size", "action_size", "termination"}
+    arguments = set(inspect.signature(type(cli.model).__init__).parameters) - {"self"} - linked
+    assert set(written) == arguments
+    assert cli.datamodule.env_id == "InvertedPendulum-v5"
+    assert cli.model.hparams["observation_size"] == 4
+
+
+@pytest.mark.parametrize("path", OVERLAYS, ids=lambda p: f"{p.parent.name}/{p.stem}")
+def test_a_task_is_a_second_configuration(path: Path) -> None:
+    cli = build(["--config", str(CONF / f"{path.parent.name}.yaml"), "--config", str(path)])
+    overlay = yaml.safe_load(path.read_text())
+    assert cli.datamodule.env_id == overlay["data"]["env_id"]
+    assert cli.trainer.max_epochs == overlay["trainer"]["max_epochs"]
+    for key, value in overlay["model"]["init_args"].items():
+        assert cli.model.hparams[key] == value
+    assert cli.model.hparams["observation_size"] == cli.datamodule.observation_size
+    assert cli.model.hparams["action_size"] == cli.datamodule.action_size

@@ -1,0 +1,194 @@
+"""D_env and D_model against naive loops over the same episodes."""
+
+import random
+from dataclasses import dataclass
+
+import pytest
+import torch
+from tensordict import TensorDict
+
+from lit_mbrl.data import EnvironmentReplay, ImaginedReplay
+
+S, A = 3, 2
+
+
+@dataclass
+class Step:
+    observation: torch.Tensor
+    action: torch.Tensor
+    reward: float
+    next_observation: torch.Tensor
+    terminated: bool
+    truncated: bool
+
+    def frame(self) -> TensorDict:
+        """The step as TorchRL's collector hands it over."""
+        return TensorDict(
+            {
+                "observation": self.observation[None],
+                "action": self.action[None],
+                "next": {
+                    "observation": self.next_observation[None],
+                    "reward": torch.tensor([[self.reward]]),
+                    "terminated": torch.tensor([[self.terminated]]),
+                    "truncated": torch.tensor([[self.truncated]]),
+                },
+            },
+            batch_size=[1],
+        )
+
+
+def episodes(seed: int, steps: int) -> list[Step]:
+    """Random episodes of 1 to 8 steps; a third are cut by a time limit, and some by both at once."""
+    rng = random.Random(seed)
+    generator = torch.Generator().manual_seed(seed)
+
+    def vector(size: int) -> torch.Tensor:
+        return torch.randn(size, generator=generator)
+
+    made: list[Step] = []
+    while len(made) < steps:
+        length, observation = rng.randint(1, 8), vector(S)
+        end = rng.choice([(True, False), (False, True), (True, True)])
+        for i in range(length):
+            following = vector(S)
+            last = i == length - 1
+            ends = end if last else (False, False)
+            made.append(Step(observation, vector(A), rng.random(), following, *ends))
+            observation = following
+    return made[:steps]
+
+
+def naive_windows(steps: list[Step], k: int, oldest: int) -> dict[int, dict[str, object]]:
+    """Every complete window that begins at step `oldest` or later, by walking along the steps."""
+    windows: dict[int, dict[str, object]] = {}
+    for start in range(oldest, len(steps)):
+        taken: list[Step] = []
+        for step in steps[start : start + k]:
+            taken.append(step)
+            if step.terminated or step.truncated:
+                break
+        last = taken[-1]
+        if len(taken) < k and not last.terminated:
+            continue
+        padding = k - len(taken)
+        windows[start] = {
+            "observation": taken[0].observation,
+            "action": torch.stack([s.action for s in taken] + [torch.zeros(A)] * padding),
+            "reward": torch.tensor([s.reward for s in taken] + [0.0] * padding),
+            "mask": torch.tensor([True] * len(taken) + [False] * padding),
+            "next_observation": last.next_observation,
+            "terminated": last.terminated,
+        }
+    return windows
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 5])
+@pytest.mark.parametrize("capacity", [1000, 37])
+def test_windows_equal_a_naive_loop(k: int, capacity: int) -> None:
+    """All of them and no others: across terminations, time limits and the ring's end."""
+    steps = episodes(seed=k, steps=150)
+    replay = EnvironmentReplay(capacity, k)
+    for number, step in enumerate(steps, start=1):
+        replay.add(step.frame())
+        if number % 29 and number != len(steps):
+            continue
+        expected = naive_windows(steps[:number], k, oldest=max(0, number - capacity))
+        starts = replay.starts()
+        assert starts.tolist() == sorted(expected)
+        windows = replay.windows(starts)
+        for row, start in enumerate(starts.tolist()):
+            naive = expected[start]
+            for key in ("observation", "action", "reward", "mask"):
+                assert torch.equal(windows[key][row], naive[key]), (key, start)
+            following = windows["next"][row]
+            assert torch.equal(following["observation"], naive["next_observation"])
+            assert bool(following["terminated"]) == naive["terminated"]
+
+
+def test_no_window_crosses_a_time_limit() -> None:
+    """One long episode cut at step 10: only its first 8 steps start windows of three."""
+    replay = EnvironmentReplay(100, 3)
+    for i in range(20):
+        observation = torch.full((S,), float(i))
+        step = Step(observation, torch.zeros(A), 1.0, observation + 1, False, i in (9, 19))
+        replay.add(step.frame())
+    assert replay.starts().tolist() == [*range(8), *range(10, 18)]
+    ends = replay.windows(replay.starts())["next", "observation"][:, 0]
+    assert ends.tolist() == [*range(3, 11), *range(13, 21)]
+
+
+def test_transitions_are_all_kept_in_order() -> None:
+    """What the dynamics are fitted on: every step, also those that start no window."""
+    steps = episodes(0, 60)
+    replay = EnvironmentReplay(50, 3)
+    for step in steps:
+        replay.add(step.frame())
+    transitions = replay.transitions()
+    expected = torch.stack([s.observation for s in steps[-50:]])
+    assert len(replay) == len(transitions) == 50
+    assert torch.equal(transitions["observation"], expected)
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_segments_have_no_end_before_their_last_step(k: int) -> None:
+    steps = episodes(1, 120)
+    replay = EnvironmentReplay(80, k)
+    for step in steps:
+        replay.add(step.frame())
+    index = {tuple(s.observation.tolist()): i for i, s in enumerate(steps)}
+    seen = set()
+    segments = replay.sample_segments(2000)
+    for row in segments["observation"]:
+        first = index[tuple(row[0].tolist())]
+        assert [index[tuple(o.tolist())] for o in row] == list(range(first, first + k))
+        assert not any(s.terminated or s.truncated for s in steps[first : first + k - 1])
+        seen.add(first)
+    valid = {
+        i
+        for i in range(40, 121 - k)
+        if not any(s.terminated or s.truncated for s in steps[i : i + k - 1])
+    }
+    assert seen == valid
+
+
+def test_sampling_is_uniform() -> None:
+    """Chi-square over the 100 window starts of a wrapped ring, five deviations wide."""
+    torch.manual_seed(0)
+    replay = EnvironmentReplay(100, 1)
+    for i in range(170):
+        observation = torch.full((S,), float(i))
+        replay.add(Step(observation, torch.zeros(A), 0.0, observation, False, False).frame())
+    drawn = replay.sample_windows(50_000)["observation"][:, 0].long() - 70
+    counts = torch.bincount(drawn, minlength=100)
+    assert counts.shape == (100,)
+    statistic = ((counts - 500.0).square() / 500.0).sum().item()
+    assert abs(statistic - 99) < 5 * (2 * 99) ** 0.5
+
+
+def rows(first: int, last: int) -> TensorDict:
+    return TensorDict({"observation": torch.arange(first, last).float()}, batch_size=[last - first])
+
+
+def held(replay: ImaginedReplay) -> list[int]:
+    return [int(x) for x in replay.windows()["observation"]]
+
+
+def test_imagined_replay_keeps_the_newest_through_growing_and_shrinking() -> None:
+    replay = ImaginedReplay()
+    replay.resize(10)
+    replay.extend(rows(0, 7))
+    assert held(replay) == list(range(7))
+    replay.extend(rows(7, 14))  # not flushed: the oldest make room
+    assert held(replay) == list(range(4, 14))
+    replay.resize(15)
+    assert held(replay) == list(range(4, 14))
+    replay.extend(rows(14, 22))
+    assert held(replay) == list(range(7, 22))
+    replay.resize(6)
+    assert held(replay) == list(range(16, 22))
+    replay.extend(rows(22, 24))
+    assert held(replay) == list(range(18, 24))
+    replay.extend(rows(24, 40))  # more than fit
+    assert held(replay) == list(range(34, 40))
+    assert set(replay.sample(300)["observation"].tolist()) == set(map(float, range(34, 40)))
