@@ -89,9 +89,7 @@ class Evaluation(Callback):
         returns, lengths = np.zeros(self.episodes), np.zeros(self.episodes)
         # Far from the collector's seed, whatever the number of episodes.
         seeds = np.random.SeedSequence([self.seed, 1]).generate_state(self.episodes)
-        starts = [
-            env.reset(seed=int(seed))[0] for env, seed in zip(self._envs, seeds, strict=True)
-        ]
+        starts = [env.reset(seed=int(seed))[0] for env, seed in zip(self._envs, seeds, strict=True)]
         observations = np.stack(starts).astype(np.float32)
         running = np.arange(self.episodes)
         while running.size:

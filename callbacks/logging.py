@@ -1,13 +1,15 @@
 """Logging at the environment step."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from pytorch_lightning import Trainer
 
 
 def env_steps(trainer: Trainer) -> int:
-    """Environment steps taken: Lightning's count of batches, one a step."""
-    return trainer.fit_loop.total_batch_idx + 1
+    """Environment steps taken, see `Agent.env_steps`."""
+    agent: Any = trainer.lightning_module
+    return int(agent.env_steps)
 
 
 def log(trainer: Trainer, metrics: Mapping[str, float]) -> None:

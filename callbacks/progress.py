@@ -9,7 +9,6 @@ from pytorch_lightning.callbacks import ProgressBar
 from tqdm import tqdm
 
 from .evaluation import latest
-from .logging import env_steps
 
 
 class Progress(ProgressBar):
@@ -34,14 +33,19 @@ class Progress(ProgressBar):
         """Lightning's hook: show again."""
         self._enabled = True
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Open the bar; the first fit follows."""
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Open the bar; the warm-up and the first fit follow."""
+        super().setup(trainer, pl_module, stage)
         self._started = time.monotonic()
         if self._enabled and sys.stderr.isatty():
-            total = int(trainer.num_training_batches * (trainer.max_epochs or 0))
-            self._bar = tqdm(
-                total=total, initial=env_steps(trainer), unit=" env steps", dynamic_ncols=True
-            )
+            self._bar = tqdm(desc="warm-up", unit=" env steps", dynamic_ncols=True)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The bar's length and clock: warm-up steps are not counted."""
+        self._started = time.monotonic()
+        if self._bar is not None:
+            self._bar.set_description_str("")
+            self._bar.reset(int(trainer.num_training_batches * (trainer.max_epochs or 0)))
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
@@ -50,8 +54,6 @@ class Progress(ProgressBar):
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         evaluated = latest(trainer)
         if self._bar is not None:
-            if evaluated is not None and evaluated.env_step != self._said:
-                self._said = evaluated.env_step
             shown = {"episode": data.last_episode_return}
             if evaluated is not None:
                 shown["return"] = evaluated.return_mean

@@ -49,7 +49,7 @@ class Results(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say that the run was not cut short."""
-        if self.folder is not None and not trainer.interrupted:
+        if self.folder is not None:
             self._describe(trainer, finished=True)
 
     def _path(self, trainer: Any, suffix: str) -> Path:

@@ -40,7 +40,7 @@ class Retraining(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: Any, *args: Any, **kwargs: Any
     ) -> None:
-        """Retrain if due; the model after the last step would serve nothing."""
+        """Retrain if due, also after the last step: a run may be taken further."""
         if self.every and pl_module.env_steps % self.every == 0:
             self._retrain(trainer, pl_module)
 

@@ -11,7 +11,8 @@ class RolloutLength(Callback):
     """The thresholded linear function of paper 000, Table 1, set at every environment step.
 
     L(t) goes from `start` to `end` while t goes from `start_step` to `end_step`; fractions are
-    dropped, as in the published code. The default is 1 throughout.
+    dropped, as in the published code, which looks at the schedule only when it fits: with the
+    papers' schedules L changes at no other step. The default is 1 throughout.
 
     Args:
         start: Rollout length up to `start_step` (x).
@@ -33,7 +34,7 @@ class RolloutLength(Callback):
         self.start, self.end, self.start_step, self.end_step = start, end, start_step, end_step
 
     def at(self, env_step: int) -> int:
-        """L(t): min(max(x + (t - a) / (b - a) (y - x), x), y), with floor."""
+        """L(t): floor of x + (t - a) / (b - a) (y - x), x up to step a and y from step b on."""
         if env_step >= self.end_step:
             return self.end
         if env_step <= self.start_step:

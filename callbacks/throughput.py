@@ -14,8 +14,9 @@ from .logging import env_steps, log
 class Throughput(Callback):
     """Logs steps and updates per second, each phase's share of the time, and training returns.
 
-    All are taken over the time since they were logged last. The shares need
-    `trainer.profiler` to be `lit_mbrl.profiling.PhaseProfiler`, the default.
+    Rates and shares are taken over the time since they were logged last; the return is that of the
+    latest episode that ended. The shares need `trainer.profiler` to be
+    `lit_mbrl.profiling.PhaseProfiler`, the default.
 
     Args:
         every: Environment steps from log to log.
@@ -33,6 +34,8 @@ class Throughput(Callback):
         """Start the clock at the first step: the warm-up and the first fit are not throughput."""
         if not self._since:
             self._since = time.monotonic()
+            if isinstance(trainer.profiler, PhaseProfiler):
+                trainer.profiler.take()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any

@@ -4,7 +4,7 @@ from typing import Any
 
 
 class ConfigurationError(ValueError):
-    """A value the user gave cannot be used; its message is one line that `fit` prints and exits on."""
+    """A value the user gave cannot be used; `fit` prints its one line and exits."""
 
 
 def require(condition: bool, option: str, given: Any, allowed: str) -> None:

@@ -172,14 +172,19 @@ class RecordConfiguration(SaveConfigCallback):
 
 def current_commit() -> str:
     """The commit of the checkout that runs, with `-dirty` if it was changed; else `unknown`."""
-    command = ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
+
+    def git(*arguments: str) -> str:
+        command = ["git", *arguments]
+        folder = Path(__file__).parent
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
     try:
-        found = subprocess.run(
-            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True
-        )
+        # Installed elsewhere, the package may lie in a repository that is not its own.
+        git("ls-files", "--error-unmatch", Path(__file__).name)
+        return git("describe", "--always", "--abbrev=40", "--dirty", "--exclude=*")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-    return found.stdout.strip()
 
 
 def check(trainer: Trainer, agent: Any, data: ReplayData, retraining: Retraining) -> None:

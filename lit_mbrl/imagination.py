@@ -1,4 +1,4 @@
-"""Branched rollouts: short imagined continuations of real experience (MBPO; paper 004)."""
+"""Branched rollouts: short imagined continuations of real experience (MBPO, arXiv 1906.08253)."""
 
 from collections.abc import Callable
 
@@ -22,7 +22,8 @@ def branched_rollouts(
     A sequence begins with the first k - 1 real steps of its segment and goes on, from the last
     step's observation, with `length` imagined ones; every imagined step ends one window of the k
     steps up to it. So a rollout of one step already gives a window, whose first state is real. A
-    branch ends where the model ends the episode; its windows up to there are kept.
+    branch ends where the model ends the episode; its windows up to there are kept. A step that the
+    model predicts as infinite or undefined ends the branch too, and is not kept.
 
     Args:
         segments: Real segments [N, k], see `EnvironmentReplay.sample_segments`.
@@ -49,6 +50,7 @@ def _rollouts(
     for _ in range(length):
         action = act(observations[:, -1])
         next_observation, reward, terminated = step(observations[:, -1], action)
+        finite = next_observation.isfinite().all(-1) & reward.isfinite()
         actions = torch.cat([actions, action.unsqueeze(1)], 1)
         rewards = torch.cat([rewards, reward.unsqueeze(1)], 1)
         windows.append(
@@ -61,9 +63,10 @@ def _rollouts(
                     "next": {"observation": next_observation, "terminated": terminated},
                 },
                 batch_size=[len(action)],
-            )
+                device=segments.device,
+            )[finite]
         )
-        alive = ~terminated
+        alive = finite & ~terminated
         if not alive.any():
             break
         observations = torch.cat([observations, next_observation.unsqueeze(1)], 1)[alive, 1:]

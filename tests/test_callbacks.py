@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lit_mbrl.callbacks import EnvStepCheckpoint, Evaluation, Retraining, RolloutLength
 from pytorch_lightning import Callback, Trainer
 
 from lit_mbrl.algorithms import MPPVE
-from lit_mbrl.callbacks import EnvStepCheckpoint, Evaluation, Retraining, RolloutLength
 from lit_mbrl.data import ReplayData
 from lit_mbrl.envs import make_gym_env
 

@@ -50,9 +50,7 @@ class Still(LightningModule):
 
 
 def collected(env_id: str, steps: int = 20) -> ReplayData:
-    data = ReplayData(
-        env_id, termination="never", batch_size=10, real_ratio=1.0, warmup_steps=100
-    )
+    data = ReplayData(env_id, termination="never", batch_size=10, real_ratio=1.0, warmup_steps=100)
     trainer = Trainer(logger=False, accelerator="cpu", enable_progress_bar=False)
     trainer.strategy._lightning_module = Still()
     data.trainer = trainer
@@ -89,6 +87,20 @@ def test_terminations_and_time_limits_are_told_apart() -> None:
     assert timed.replay.windows(timed.replay.starts())["observation"][:, 1].max() == 4
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_observations_of_any_precision_become_float32(dtype: Any) -> None:
+    class Coarse(Clock):
+        observation_space = Box(-np.inf, np.inf, (2,), dtype)
+
+        def _observe(self) -> np.ndarray:
+            return super()._observe().astype(dtype)
+
+    gymnasium.register("Coarse-v0", Coarse, max_episode_steps=100)
+    data = collected("Coarse-v0")
+    assert data.replay.transitions()["observation"].dtype == torch.float32
+    assert data.replay.transitions()["next", "observation"][:, 1].max() == 7
+
+
 def test_last_episode_return_is_of_the_latest_whole_episode() -> None:
     data = collected("Walled-v0", steps=40)
     reward = data.replay.transitions()["reward"]
@@ -96,6 +108,6 @@ def test_last_episode_return_is_of_the_latest_whole_episode() -> None:
 
 
 def test_too_short_episodes_for_the_plan_are_reported() -> None:
-    with pytest.raises(ConfigurationError, match="model.plan_length"):
+    with pytest.raises(ConfigurationError, match="plan_length: 3 was given"):
         gymnasium.register("Short-v0", Clock, kwargs={"wall": 1000}, max_episode_steps=2)
         collected("Short-v0")

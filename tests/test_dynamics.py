@@ -103,7 +103,9 @@ def test_only_elites_predict_and_uniformly() -> None:
         observation = torch.randn(13, S)
         following, reward, _ = dynamics.step(observation, torch.zeros(13, A))
         member = reward.round().long()
-        assert torch.allclose(following - observation, member[:, None].float().expand(-1, S), atol=1e-4)
+        assert torch.allclose(
+            following - observation, member[:, None].float().expand(-1, S), atol=1e-4
+        )
         counts += torch.bincount(member, minlength=8)
         per_row[torch.arange(13), member] += 1
     expected = torch.tensor([0.0, 1, 0, 1, 1, 0, 1, 1]) / 5  # network e predicts e + 1
@@ -238,9 +240,7 @@ def test_bootstrap_membership_is_fixed_within_a_fit(monkeypatch: pytest.MonkeyPa
     seen: list[list[list[int]]] = []  # by minibatch, by network
     original = fitting_module.loss
 
-    def recorded(
-        dynamics: Dynamics, inputs: torch.Tensor, targets: torch.Tensor
-    ) -> torch.Tensor:
+    def recorded(dynamics: Dynamics, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         seen.append([[index[tuple(row[:S].tolist())] for row in net] for net in inputs])
         return original(dynamics, inputs, targets)
 
@@ -250,7 +250,7 @@ def test_bootstrap_membership_is_fixed_within_a_fit(monkeypatch: pytest.MonkeyPa
     minibatches = 3  # of 80 rows, the last one short
     assert len(seen) == minibatches * report.epochs
     epochs = [
-        [sum((batch[e] for batch in seen[i : i + minibatches]), []) for e in range(4)]
+        [[row for batch in seen[i : i + minibatches] for row in batch[e]] for e in range(4)]
         for i in range(0, len(seen), minibatches)
     ]
     for network in range(4):

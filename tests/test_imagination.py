@@ -65,9 +65,7 @@ def naive(segment: TensorDict, length: int) -> list[dict[str, Tensor]]:
 
 @pytest.mark.parametrize("k", [1, 2, 4])
 @pytest.mark.parametrize("length", [1, 3, 6])
-def test_windows_equal_a_naive_loop(
-    k: int, length: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_windows_equal_a_naive_loop(k: int, length: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Real steps before the branch, terminations, and chunks that do not divide the rows."""
     torch.manual_seed(0)
     monkeypatch.setattr(imagination, "CHUNK", 7)
@@ -106,3 +104,15 @@ def test_all_branches_may_end_at_once() -> None:
 
     windows = branched_rollouts(segments(5, 2), 4, act, end)
     assert len(windows) == 5 and windows["next", "terminated"].all()
+
+
+def test_predictions_that_are_not_finite_are_not_kept() -> None:
+    def overflow(observation: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        reward = torch.where(observation[:, 0] > 0, torch.inf, 0.0)
+        return observation, reward, torch.zeros(len(observation), dtype=torch.bool)
+
+    real = segments(40, 2)
+    finite = int((real["observation"][:, -1, 0] <= 0).sum())
+    windows = branched_rollouts(real, 3, act, overflow)
+    assert 0 < finite < 40 and len(windows) == 3 * finite
+    assert windows["reward"].isfinite().all()

@@ -8,8 +8,7 @@ from tensordict import TensorDict
 from torch import Tensor, nn
 
 from lit_mbrl.algorithms import MBPO, MPPVE
-from lit_mbrl.algorithms.mppve import Plan
-from lit_mbrl.objectives import soft_target
+from lit_mbrl.objectives import Plan, soft_target
 from lit_mbrl.tabular import MDP, backup
 
 S, A, B = 3, 2, 8
@@ -63,6 +62,11 @@ def windows(k: int, batch: int = B) -> TensorDict:
         },
         batch_size=[batch],
     )
+
+
+def critic_target(agent: MPPVE, batch: TensorDict, plan: Plan) -> Tensor:
+    """What `MPPVE.critic_loss` regresses on."""
+    return soft_target(batch, plan, agent.target_critic, agent.temperature(), agent.gamma)
 
 
 def test_plan_is_a_rollout_of_the_policy_in_the_model() -> None:
@@ -164,18 +168,24 @@ def test_critic_target_equals_a_naive_loop(k: int) -> None:
     agent = make(plan_length=k)
     batch = windows(k)
     plan = Plan(torch.rand(B, k, A), torch.randn(B))
-    target = agent.critic_target(batch, plan)
+    target = critic_target(agent, batch, plan)
     for i in range(B):
         expected = sum(agent.gamma**m * batch["reward"][i, m].item() for m in range(k))
         if not batch["next", "terminated"][i]:
             row = slice(i, i + 1)
-            q = agent.target_critic(batch["next", "observation"][row], plan.action[row]).min().item()
+            q = (
+                agent.target_critic(batch["next", "observation"][row], plan.action[row])
+                .min()
+                .item()
+            )
             alpha = agent.temperature().item()
             expected += agent.gamma**k * (q - alpha * plan.log_prob[i].item())
         assert target[i].item() == pytest.approx(expected, rel=1e-4, abs=1e-5)
 
 
-@pytest.mark.parametrize(("k", "alpha"), [(1, 0.0), (2, 0.0), (3, 0.0), (1, 0.3), (2, 0.3), (3, 0.3)])
+@pytest.mark.parametrize(
+    ("k", "alpha"), [(1, 0.0), (2, 0.0), (3, 0.0), (1, 0.3), (2, 0.3), (3, 0.3)]
+)
 def test_neural_target_agrees_with_the_tabular_operator(k: int, alpha: float) -> None:
     """Averaged over plans, Eq. 16 and 51 are the operator of Eq. 7 and 31 on a tabular MDP."""
     torch.manual_seed(0)
@@ -206,7 +216,7 @@ def test_neural_target_agrees_with_the_tabular_operator(k: int, alpha: float) ->
             return table[observation[:, 0].long(), index].unsqueeze(0)
 
     agent = make(plan_length=k, target_entropy=None, initial_temperature=alpha, gamma=gamma)
-    agent.target_critic = None  # a module cannot be replaced by a table otherwise
+    del agent.target_critic  # a module cannot be replaced by a table
     object.__setattr__(agent, "target_critic", Table())
     expected = backup(MDP(transition, reward, gamma), policy, k, table, alpha=alpha)
     for state in range(states):
@@ -229,8 +239,38 @@ def test_neural_target_agrees_with_the_tabular_operator(k: int, alpha: float) ->
                     torch.tensor(digits(next_plan)).view(1, k, 1), torch.tensor([sum(log_probs)])
                 )
                 weight = math.exp(sum(log_probs))
-                target += weight * agent.critic_target(window, sampled).item()
+                target += weight * critic_target(agent, window, sampled).item()
             assert target == pytest.approx(expected[state, plan].item(), rel=1e-5, abs=1e-6)
+
+
+def test_critic_loss_is_half_the_squared_error_to_the_target() -> None:
+    """Eq. 48, of each critic; and only the critic gets a gradient."""
+    agent, batch = make(), windows(3)
+    plan = Plan(torch.rand(B, 3, A), torch.randn(B))
+    target = critic_target(agent, batch, plan)
+    loss, value = agent.critic_loss(batch, plan)
+    q = agent.critic(batch["observation"], batch["action"])
+    assert loss.item() == pytest.approx(sum(0.5 * (x - target).square().mean().item() for x in q))
+    assert value.item() == pytest.approx(q.mean().item())
+    loss.backward()
+    touched = {name.split(".")[0] for name, p in agent.named_parameters() if p.grad is not None}
+    assert touched == {"critic"}
+
+
+def test_a_non_finite_prediction_spoils_neither_plan_nor_gradient() -> None:
+    """A terminal state may be infinite; the plan is masked from there on."""
+    agent = make(plan_length=3)
+
+    def explode(observation: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        ended = observation[:, 0] > 0
+        following = torch.where(ended.unsqueeze(-1), torch.inf, observation)
+        return following, torch.zeros(len(observation)), ended
+
+    agent.dynamics.step = explode  # type: ignore[method-assign]
+    loss, log_prob = agent.actor_loss(torch.randn(50, S))
+    loss.backward()
+    assert loss.isfinite() and log_prob.isfinite().all()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in agent.parameters())
 
 
 def test_plan_length_one_is_mbpo_bit_for_bit() -> None:
@@ -242,11 +282,11 @@ def test_plan_length_one_is_mbpo_bit_for_bit() -> None:
     torch.manual_seed(2)
     with torch.no_grad():
         plan = mppve.plan(batch["next", "observation"])
-    ours = mppve.critic_target(batch, plan)
+    ours = critic_target(mppve, batch, plan)
     torch.manual_seed(2)
-    theirs = soft_target(
-        batch, mbpo.actor.sample, mbpo.target_critic, mbpo.temperature(), mbpo.gamma
-    )
+    with torch.no_grad():
+        action = mbpo.sample(batch["next", "observation"])
+    theirs = soft_target(batch, action, mbpo.target_critic, mbpo.temperature(), mbpo.gamma)
     assert torch.equal(ours, theirs)
 
 
@@ -259,7 +299,7 @@ def test_vanilla_form_has_no_entropy() -> None:
     weights = torch.tensor([1.0, agent.gamma, agent.gamma**2])
     live = 1 - following["terminated"].float()
     expected = (batch["reward"] * weights).sum(1) + agent.gamma**3 * live * q
-    assert torch.allclose(agent.critic_target(batch, plan), expected, atol=1e-6)
+    assert torch.allclose(critic_target(agent, batch, plan), expected, atol=1e-6)
     torch.manual_seed(3)
     loss, _ = agent.actor_loss(batch["observation"])
     torch.manual_seed(3)

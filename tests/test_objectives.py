@@ -19,7 +19,9 @@ def test_plan_value_target_equals_a_naive_loop() -> None:
     assert torch.allclose(discounted_return(reward, 1.0), reward.sum(-1))
     # What a termination leaves out must not come back as 0 * inf.
     endless = torch.full((6,), torch.inf)
-    assert plan_value_target(reward, torch.ones(6, dtype=torch.bool), endless, gamma).isfinite().all()
+    assert (
+        plan_value_target(reward, torch.ones(6, dtype=torch.bool), endless, gamma).isfinite().all()
+    )
 
 
 def test_squared_error_is_half_the_mean_and_summed_over_critics() -> None:

@@ -39,7 +39,7 @@ class Step:
 
 
 def episodes(seed: int, steps: int) -> list[Step]:
-    """Random episodes of 1 to 8 steps; a third are cut by a time limit, and some by both at once."""
+    """Random episodes of 1 to 8 steps, ended by a termination, a time limit or both at once."""
     rng = random.Random(seed)
     generator = torch.Generator().manual_seed(seed)
 

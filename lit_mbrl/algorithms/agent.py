@@ -1,11 +1,14 @@
 """What all algorithms share: named optimizers, gradient steps, target averaging."""
 
 from abc import abstractmethod
+from collections.abc import Sequence
 
 import torch
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
+
+from lit_mbrl.errors import require
 
 
 class Agent(LightningModule):
@@ -33,7 +36,7 @@ class Agent(LightningModule):
     def act(self, observation: Tensor, deterministic: bool = False) -> Tensor:
         """Actions [B, A] in [-1, 1] for observations [B, S]: to collect, or to evaluate."""
 
-    def check_batch(self, real_rows: int, imagined_rows: int) -> None:  # noqa: B027
+    def check_batch(self, real_rows: int, imagined_rows: int) -> None:
         """Raise a `ConfigurationError` if batches made up like this cannot be learned from."""
 
     def configure_optimizers(self) -> list[Optimizer]:
@@ -44,7 +47,9 @@ class Agent(LightningModule):
 
     def optimizer(self, name: str) -> Optimizer:
         """The optimizer called `name`, as Lightning wraps it."""
-        return self.optimizers()[self._optimizer_index[name]]  # type: ignore[index,return-value]
+        optimizers = self.optimizers()  # Lightning hands out a single one bare
+        listed = optimizers if isinstance(optimizers, list) else [optimizers]
+        return listed[self._optimizer_index[name]]  # type: ignore[return-value]
 
     def step(self, name: str, loss: Tensor, max_norm: float | None = None) -> None:
         """One gradient step of one optimizer on `loss`, and of nothing else.
@@ -79,6 +84,30 @@ class Agent(LightningModule):
     def env_steps(self) -> int:
         """Environment steps taken, the one being trained on included; warm-up is not counted."""
         return self.trainer.fit_loop.total_batch_idx + 1
+
+
+def require_valid(
+    hidden_sizes: Sequence[int],
+    learning_rate: float,
+    gamma: float,
+    target_rate: float,
+    max_norm: float = 1.0,
+    patience: int = 1,
+) -> None:
+    """Check what the algorithms have in common of their arguments.
+
+    Raises:
+        ConfigurationError: If a value is out of its range.
+    """
+    sizes = list(hidden_sizes)
+    require(
+        len(sizes) >= 1 and min(sizes) >= 1, "model.hidden_sizes", sizes, "a list of integers >= 1"
+    )
+    require(learning_rate > 0, "model.learning_rate", learning_rate, "a number > 0")
+    require(0 <= gamma <= 1, "model.gamma", gamma, "a number in [0, 1]")
+    require(0 < target_rate <= 1, "model.target_rate", target_rate, "a number in (0, 1]")
+    require(max_norm > 0, "model.actor_max_norm", max_norm, "a number > 0")
+    require(patience >= 1, "model.fit_patience", patience, "an integer of at least 1")
 
 
 def adam(learning_rate: float, **modules: nn.Module) -> dict[str, Optimizer]:

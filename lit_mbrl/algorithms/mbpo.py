@@ -1,9 +1,9 @@
-"""MBPO: model-based policy optimization (Janner et al., arXiv 1906.08253; paper 004).
+"""MBPO: model-based policy optimization (Janner et al., arXiv 1906.08253).
 
 Algorithm 2, as this collection's roles share it out:
-  l.4     fit p_theta on D_env by maximum likelihood         `fit_dynamics`, by the callback
-  l.6     take an action with pi, add to D_env               the data module
-  l.7-8   k-step branched rollouts from D_env into D_model   `imagine`, by the callback
+  l.3     fit p_theta on D_env by maximum likelihood         `fit_dynamics`, by the callback
+  l.5     take an action with pi, add to D_env               the data module
+  l.6-8   k-step branched rollouts from D_env into D_model   `imagine`, by the callback
   l.9-10  G gradient updates on data of D_model              `training_step`
 
 As in the published code, and not in the pseudo-code: the rollouts are made right after each fit
@@ -13,17 +13,17 @@ and not at every step, a share of each batch (5%) is real, and the policy update
 from collections.abc import Sequence
 from copy import deepcopy
 
+import torch
 from tensordict import TensorDict
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lit_mbrl.algorithms.agent import Agent, adam
+from lit_mbrl.algorithms.agent import Agent, adam, require_valid
 from lit_mbrl.data import EnvironmentReplay
 from lit_mbrl.dynamics import Dynamics, FitReport, fit
-from lit_mbrl.errors import require
 from lit_mbrl.imagination import branched_rollouts
 from lit_mbrl.networks import Actor, Critic, Temperature
-from lit_mbrl.objectives import soft_actor_loss, soft_critic_loss, soft_target
+from lit_mbrl.objectives import Plan, soft_actor_loss, soft_critic_loss, soft_target
 
 
 class MBPO(Agent):
@@ -65,7 +65,7 @@ class MBPO(Agent):
         fit_patience: int = 6,
     ):
         super().__init__()
-        require(0 <= gamma <= 1, "model.gamma", gamma, "a number in [0, 1]")
+        require_valid(hidden_sizes, learning_rate, gamma, target_rate, patience=fit_patience)
         self.save_hyperparameters()
         self.learning_rate, self.gamma, self.target_rate = learning_rate, gamma, target_rate
         self.target_entropy, self.fit_patience = target_entropy, fit_patience
@@ -98,12 +98,12 @@ class MBPO(Agent):
     def act(self, observation: Tensor, deterministic: bool = False) -> Tensor:
         return self.actor.mode(observation) if deterministic else self.actor.sample(observation)[0]
 
-    def fit_dynamics(self, replay: EnvironmentReplay) -> FitReport:  # l.4
+    def fit_dynamics(self, replay: EnvironmentReplay) -> FitReport:  # l.3
         """Fit the ensemble to all of D_env."""
         optimizer = self.optimizer("dynamics")
         return fit(self.dynamics, optimizer, replay.transitions(), patience=self.fit_patience)
 
-    def imagine(self, replay: EnvironmentReplay, rollouts: int) -> TensorDict:  # l.7-8
+    def imagine(self, replay: EnvironmentReplay, rollouts: int) -> TensorDict:  # l.6-8
         """Windows [M] imagined from `rollouts` real states."""
         segments = replay.sample_segments(rollouts)
         return branched_rollouts(segments, self.rollout_length, self.act, self.dynamics.step)
@@ -111,22 +111,28 @@ class MBPO(Agent):
     def training_step(self, batch: TensorDict, batch_idx: int) -> None:
         for transitions in batch.unbind(0):  # l.9
             alpha = self.temperature()
-            target = soft_target(
-                transitions, self.actor.sample, self.target_critic, alpha, self.gamma
-            )
+            with torch.no_grad():
+                next_action = self.sample(transitions["next", "observation"])
+            target = soft_target(transitions, next_action, self.target_critic, alpha, self.gamma)
             critic_loss, value = soft_critic_loss(transitions, self.critic, target)
             self.step("critic", critic_loss)  # l.10, here and below
-            actor_loss, log_prob = soft_actor_loss(
-                transitions["observation"], self.actor.sample, self.critic, alpha
-            )
+            action = self.sample(transitions["observation"])
+            actor_loss = soft_actor_loss(transitions["observation"], action, self.critic, alpha)
             self.step("actor", actor_loss)
             if self.target_entropy is not None:
-                self.step("temperature", self.temperature.loss(log_prob, self.target_entropy))
+                self.step(
+                    "temperature", self.temperature.loss(action.log_prob, self.target_entropy)
+                )
             self.track(self.target_critic, self.critic, self.target_rate)
         self.log_step(
             critic_loss=critic_loss,
             critic_value=value,
             actor_loss=actor_loss,
-            actor_entropy=-log_prob.mean(),
+            actor_entropy=-action.log_prob.mean(),
             temperature=self.temperature(),
         )
+
+    def sample(self, observation: Tensor) -> Plan:
+        """Actions as plans of one step, for observations [B, S]."""
+        action, log_prob = self.actor.sample(observation)
+        return Plan(action.unsqueeze(1), log_prob)

@@ -10,14 +10,14 @@ Every gradient update of an environment step, on a batch of real transitions:
 from collections.abc import Sequence
 from copy import deepcopy
 
+import torch
 from tensordict import TensorDict
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lit_mbrl.algorithms.agent import Agent, adam
-from lit_mbrl.errors import require
+from lit_mbrl.algorithms.agent import Agent, adam, require_valid
 from lit_mbrl.networks import Actor, Critic, Temperature
-from lit_mbrl.objectives import soft_actor_loss, soft_critic_loss, soft_target
+from lit_mbrl.objectives import Plan, soft_actor_loss, soft_critic_loss, soft_target
 
 
 class SAC(Agent):
@@ -47,7 +47,7 @@ class SAC(Agent):
         initial_temperature: float = 1.0,
     ):
         super().__init__()
-        require(0 <= gamma <= 1, "model.gamma", gamma, "a number in [0, 1]")
+        require_valid(hidden_sizes, learning_rate, gamma, target_rate)
         self.save_hyperparameters()
         self.learning_rate, self.gamma, self.target_rate = learning_rate, gamma, target_rate
         self.target_entropy = target_entropy
@@ -70,22 +70,28 @@ class SAC(Agent):
     def training_step(self, batch: TensorDict, batch_idx: int) -> None:
         for transitions in batch.unbind(0):
             alpha = self.temperature()
-            target = soft_target(
-                transitions, self.actor.sample, self.target_critic, alpha, self.gamma
-            )
+            with torch.no_grad():
+                next_action = self.sample(transitions["next", "observation"])
+            target = soft_target(transitions, next_action, self.target_critic, alpha, self.gamma)
             critic_loss, value = soft_critic_loss(transitions, self.critic, target)
             self.step("critic", critic_loss)  # 1.
-            actor_loss, log_prob = soft_actor_loss(
-                transitions["observation"], self.actor.sample, self.critic, alpha
-            )
+            action = self.sample(transitions["observation"])
+            actor_loss = soft_actor_loss(transitions["observation"], action, self.critic, alpha)
             self.step("actor", actor_loss)  # 2.
             if self.target_entropy is not None:
-                self.step("temperature", self.temperature.loss(log_prob, self.target_entropy))  # 3.
+                self.step(
+                    "temperature", self.temperature.loss(action.log_prob, self.target_entropy)
+                )  # 3.
             self.track(self.target_critic, self.critic, self.target_rate)  # 4.
         self.log_step(
             critic_loss=critic_loss,
             critic_value=value,
             actor_loss=actor_loss,
-            actor_entropy=-log_prob.mean(),
+            actor_entropy=-action.log_prob.mean(),
             temperature=self.temperature(),
         )
+
+    def sample(self, observation: Tensor) -> Plan:
+        """Actions as plans of one step, for observations [B, S]."""
+        action, log_prob = self.actor.sample(observation)
+        return Plan(action.unsqueeze(1), log_prob)

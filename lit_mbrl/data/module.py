@@ -3,13 +3,15 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
+from gymnasium.wrappers import DtypeObservation
 from pytorch_lightning import LightningDataModule
 from tensordict import TensorDict
 from tensordict.nn import TensorDictModule
 from torch import Tensor
 from torchrl.collectors import Collector
-from torchrl.envs import DoubleToFloat, EnvBase, GymWrapper, TransformedEnv
+from torchrl.envs import EnvBase, GymWrapper
 
 from lit_mbrl.data.replay import EnvironmentReplay, ImaginedReplay
 from lit_mbrl.envs import make_gym_env, termination_path
@@ -52,9 +54,7 @@ class ReplayData(LightningDataModule):
     ):
         super().__init__()
         require(batch_size >= 1, "data.batch_size", batch_size, "an integer of at least 1")
-        require(
-            updates_per_step >= 1, "data.updates_per_step", updates_per_step, "an integer >= 1"
-        )
+        require(updates_per_step >= 1, "data.updates_per_step", updates_per_step, "an integer >= 1")
         require(0 <= real_ratio <= 1, "data.real_ratio", real_ratio, "a number in [0, 1]")
         require(
             warmup_steps >= batch_size,
@@ -73,7 +73,7 @@ class ReplayData(LightningDataModule):
         self.save_hyperparameters(ignore=["termination"])
         self.env_id, self.env_kwargs, self.seed = env_id, env_kwargs, seed
         self.batch_size, self.updates_per_step = batch_size, updates_per_step
-        self.real_rows = int(real_ratio * batch_size)
+        self.real_rows = int(real_ratio * batch_size + 1e-9)  # 0.29 of 100 rows are 29
         self.warmup_steps, self.replay_capacity = warmup_steps, replay_capacity
         self.steps_per_epoch = steps_per_epoch
         env = make_gym_env(env_id, env_kwargs)
@@ -115,10 +115,12 @@ class ReplayData(LightningDataModule):
         frames = iter(self._collector)
         for _ in range(self.warmup_steps):
             self._store(next(frames))
-        if not len(self.replay.starts()):
+        self.last_episode_return = None
+        branches = len(self.replay.full_starts())
+        if not len(self.replay.starts()) or (self.imagined_rows and not branches):
             raise ConfigurationError(
-                f"model.plan_length: {agent.plan_length} was given, but no episode of the "
-                f"{self.warmup_steps} warm-up steps is that long and none ended in a termination"
+                f"model.plan_length: {agent.plan_length} was given; allowed: at most the length of "
+                f"the longest episode in the {self.warmup_steps} warm-up steps"
             )
         return ReplayLoader(self.steps_per_epoch, lambda: self._step(frames))
 
@@ -151,8 +153,7 @@ class ReplayData(LightningDataModule):
             self.last_episode_return, self._episode_return = self._episode_return, 0.0
 
     def _make_env(self) -> EnvBase:
-        env = GymWrapper(make_gym_env(self.env_id, self.env_kwargs))
-        return TransformedEnv(env, DoubleToFloat(in_keys=["observation"]))
+        return GymWrapper(DtypeObservation(make_gym_env(self.env_id, self.env_kwargs), np.float32))
 
 
 class ReplayLoader:

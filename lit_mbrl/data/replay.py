@@ -78,6 +78,10 @@ class EnvironmentReplay:
         """First steps of all complete windows, counted from the first transition ever added."""
         return self._starts.values()
 
+    def full_starts(self) -> Tensor:
+        """Those of them whose windows have all k steps: where imagination can begin."""
+        return self._full_starts.values()
+
     def windows(self, starts: Tensor) -> TensorDict:
         """The windows [N] that begin at `starts` [N]."""
         return windows_from(self._segments(starts))

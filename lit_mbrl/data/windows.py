@@ -37,4 +37,5 @@ def windows_from(segments: TensorDict) -> TensorDict:
             },
         },
         batch_size=segments.batch_size[:1],
+        device=segments.device,
     )

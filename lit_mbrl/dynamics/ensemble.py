@@ -1,4 +1,4 @@
-"""The probabilistic ensemble of PETS and MBPO (paper 000, 4.2.1; paper 004)."""
+"""The probabilistic ensemble of PETS (arXiv 1805.12114) and MBPO (paper 000, 4.2.1)."""
 
 import math
 from collections.abc import Sequence
@@ -51,6 +51,12 @@ class Dynamics(nn.Module):
             "model.dynamics_weight_decay",
             list(weight_decay),
             f"{len(hidden_sizes) + 1} numbers, one a layer of model.dynamics_hidden_sizes",
+        )
+        require(
+            all(size >= 1 for size in hidden_sizes),
+            "model.dynamics_hidden_sizes",
+            list(hidden_sizes),
+            "a list of integers >= 1",
         )
         require(
             1 <= elites <= networks,

@@ -51,7 +51,7 @@ def fit(
     rows, device = len(inputs), inputs.device
     networks = dynamics.ensemble.networks
     shuffled = torch.randperm(rows, device=device)
-    holdout_rows = min(int(rows * holdout_ratio), holdout_max)
+    holdout_rows = max(1, min(int(rows * holdout_ratio), holdout_max))
     holdout, train = shuffled[:holdout_rows], shuffled[holdout_rows:]
     dynamics.set_input_scale(inputs[train])
 

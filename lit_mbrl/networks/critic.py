@@ -28,11 +28,13 @@ class Critic(nn.Module):
         critics: int,
     ):
         super().__init__()
+        self.plan_shape = (plan_length, action_size)
         sizes = [observation_size + plan_length * action_size, *hidden_sizes, 1]
         # In place: the gradient of ReLU needs its output alone.
         self.ensemble = EnsembleMLP(sizes, critics, torch.relu_)
 
     def forward(self, observation: Tensor, plan: Tensor) -> Tensor:
         """Values [C, B] of observations [B, S] and plans [B, k, A]."""
+        assert observation.shape[:1] == plan.shape[:1] and plan.shape[1:] == self.plan_shape
         x = torch.cat([observation, plan.flatten(-2)], -1)
         return self.ensemble(x.expand(self.ensemble.networks, -1, -1)).squeeze(-1)

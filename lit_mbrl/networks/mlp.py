@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +26,7 @@ class EnsembleMLP(nn.Module):
         super().__init__()
         self.networks = networks
         self.activation = activation
-        pairs = list(zip(sizes[:-1], sizes[1:], strict=True))
+        pairs = list(pairwise(sizes))
         self.weights = nn.ParameterList(torch.empty(networks, i, o) for i, o in pairs)
         self.biases = nn.ParameterList(torch.empty(networks, 1, o) for _, o in pairs)
         # The default of torch.nn.Linear, for each network on its own.

@@ -5,9 +5,14 @@ import math
 import torch
 from torch import Tensor, nn
 
+from lit_mbrl.errors import require
+
 
 class Temperature(nn.Module):
     """alpha: learned towards a target entropy (arXiv 1812.05905, Eq. 18) or fixed.
+
+    Eq. 18 has alpha before the gap; as in the published codes of SAC, MBPO and MPPVE it is
+    log alpha here, which moves the same way.
 
     Args:
         initial: First value; 0 leaves the entropy out (only if it is fixed).
@@ -18,6 +23,12 @@ class Temperature(nn.Module):
 
     def __init__(self, initial: float, learned: bool):
         super().__init__()
+        require(
+            initial > 0 or (initial == 0 and not learned),
+            "model.initial_temperature",
+            initial,
+            "a number > 0, or 0 if model.target_entropy is null",
+        )
         log_initial = torch.tensor(math.log(initial) if initial > 0 else -math.inf)
         if learned:
             self.log_value = nn.Parameter(log_initial)

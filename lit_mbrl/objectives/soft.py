@@ -1,6 +1,10 @@
-"""The objectives of SAC (arXiv 1812.05905) on windows of one step."""
+"""The objectives of SAC (arXiv 1812.05905) and of its extension to plans (paper 000, App. C).
+
+A plan of one step is an action, and then each function is SAC's.
+"""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from tensordict import TensorDict
@@ -8,36 +12,37 @@ from torch import Tensor
 
 from lit_mbrl.objectives.values import plan_value_target, squared_error
 
-Sampler = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""Reparameterised actions [B, A] and their log-probabilities [B] for observations [B, S]."""
 Values = Callable[[Tensor, Tensor], Tensor]
-"""Values [C, B] of C critics for observations [B, S] and plans [B, 1, A]."""
+"""Values [C, B] of C critics for observations [B, S] and plans [B, k, A]."""
+
+
+class Plan(NamedTuple):
+    """tau^k ~ pi^k(.|s): actions [B, k, A] and log pi^k(tau^k|s) [B] (paper 000, Eq. 1-4)."""
+
+    action: Tensor
+    log_prob: Tensor
 
 
 @torch.no_grad()
 def soft_target(
-    transitions: TensorDict, sample: Sampler, target_critic: Values, alpha: Tensor, gamma: float
+    windows: TensorDict, next_plan: Plan, target_critic: Values, alpha: Tensor, gamma: float
 ) -> Tensor:
-    """Eq. 5: r + gamma (1 - terminated) (min_i Q_i^-(s', a') - alpha log pi(a'|s')), [B]."""
-    following = transitions["next"]
-    action, log_prob = sample(following["observation"])
-    value = target_critic(following["observation"], action.unsqueeze(-2)).amin(0)
-    next_value = value - alpha * log_prob
-    return plan_value_target(transitions["reward"], following["terminated"], next_value, gamma)
+    """Eq. 51 (SAC: Eq. 5) with the minimum of the critics, [B].
+
+    sum_m gamma^m r_{t+m} + gamma^k (1 - terminated) (min_i Q_i^-(s_{t+k}, tau) - alpha log pi^k).
+    """
+    following = windows["next"]
+    value = target_critic(following["observation"], next_plan.action).amin(0)
+    next_value = value - alpha * next_plan.log_prob
+    return plan_value_target(windows["reward"], following["terminated"], next_value, gamma)
 
 
-def soft_critic_loss(
-    transitions: TensorDict, critic: Values, target: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Eq. 5: half the squared error of each critic, summed, and the critics' mean value."""
-    values = critic(transitions["observation"], transitions["action"])
+def soft_critic_loss(windows: TensorDict, critic: Values, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Eq. 48 (SAC: Eq. 5), summed over the critics, and the critics' mean value."""
+    values = critic(windows["observation"], windows["action"])
     return squared_error(values, target), values.detach().mean()
 
 
-def soft_actor_loss(
-    observation: Tensor, sample: Sampler, critic: Values, alpha: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Eq. 9: alpha log pi(a|s) - min_i Q_i(s, a), and the log-probabilities [B]."""
-    action, log_prob = sample(observation)
-    value = critic(observation, action.unsqueeze(-2)).amin(0)
-    return (alpha * log_prob - value).mean(), log_prob
+def soft_actor_loss(observation: Tensor, plan: Plan, critic: Values, alpha: Tensor) -> Tensor:
+    """Eq. 53 (SAC: Eq. 9): the mean of alpha log pi^k(tau|s) - min_i Q_i(s, tau)."""
+    return (alpha * plan.log_prob - critic(observation, plan.action).amin(0)).mean()

@@ -24,6 +24,7 @@ def plan_value_target(
     Returns:
         sum_m gamma^m r_{t+m} + gamma^k (1 - terminated) V(s_{t+k}), [...].
     """
+    assert reward.shape[:-1] == terminated.shape == next_value.shape
     discount = gamma ** reward.shape[-1]
     bootstrapped = torch.where(terminated, torch.zeros_like(next_value), discount * next_value)
     return discounted_return(reward, gamma) + bootstrapped
@@ -36,4 +37,5 @@ def squared_error(values: Tensor, target: Tensor) -> Tensor:
         values: Values [C, B] of C critics.
         target: Common target [B].
     """
+    assert values.shape[1:] == target.shape
     return 0.5 * (values - target).square().mean(-1).sum()
