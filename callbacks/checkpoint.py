@@ -9,7 +9,7 @@ from pytorch_lightning.callbacks import Checkpoint
 from lit_mbrl.errors import require
 
 from .evaluation import latest
-from .logging import env_steps
+from .trainer import env_steps, phase
 
 
 class EnvStepCheckpoint(Checkpoint):
@@ -42,7 +42,7 @@ class EnvStepCheckpoint(Checkpoint):
         evaluated = latest(trainer)
         if not self.every:
             return
-        with trainer.profiler.profile("checkpoint"):
+        with phase(trainer, "checkpoint"):
             if env_steps(trainer) % self.every == 0:
                 trainer.save_checkpoint(Path(self.folder, "last.ckpt"), weights_only=False)
             if (

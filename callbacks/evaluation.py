@@ -11,7 +11,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from lit_mbrl.envs import make_gym_env
 from lit_mbrl.errors import require
 
-from .logging import env_steps, log
+from .trainer import data_of, env_steps, log, phase
 
 
 class Evaluated(NamedTuple):
@@ -49,7 +49,7 @@ class Evaluation(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Make the copies of the task."""
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        data = data_of(trainer)
         self._started = time.monotonic()
         self._envs = [make_gym_env(data.env_id, data.env_kwargs) for _ in range(self.episodes)]
 
@@ -64,7 +64,7 @@ class Evaluation(Callback):
     ) -> None:
         """Evaluate if due."""
         if env_steps(trainer) % self.every == 0:
-            with trainer.profiler.profile("evaluate"):
+            with phase(trainer, "evaluate"):
                 returns, lengths = self.run_episodes(pl_module)
             evaluated = Evaluated(
                 env_steps(trainer),

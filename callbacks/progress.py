@@ -9,6 +9,7 @@ from pytorch_lightning.callbacks import ProgressBar
 from tqdm import tqdm
 
 from .evaluation import latest
+from .trainer import data_of
 
 
 class Progress(ProgressBar):
@@ -51,7 +52,7 @@ class Progress(ProgressBar):
         self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
     ) -> None:
         """Move the bar, or say what was evaluated."""
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        data = data_of(trainer)
         evaluated = latest(trainer)
         if self._bar is not None:
             shown = {"episode": data.last_episode_return}

@@ -10,6 +10,7 @@ import yaml
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from .evaluation import Evaluated, latest
+from .trainer import data_of
 
 
 class Results(Callback):
@@ -52,12 +53,12 @@ class Results(Callback):
         if self.folder is not None:
             self._describe(trainer, finished=True)
 
-    def _path(self, trainer: Any, suffix: str) -> Path:
+    def _path(self, trainer: Trainer, suffix: str) -> Path:
         assert self.folder is not None
-        return Path(self.folder, f"seed{trainer.datamodule.seed}.{suffix}")
+        return Path(self.folder, f"seed{data_of(trainer).seed}.{suffix}")
 
     def _describe(self, trainer: Trainer, finished: bool) -> None:
-        machine = {"cores": os.cpu_count(), "threads": torch.get_num_threads()}
+        machine: dict[str, Any] = {"cores": os.cpu_count(), "threads": torch.get_num_threads()}
         if torch.cuda.is_available():
             machine["gpu"] = torch.cuda.get_device_name()
         run = {"finished": finished, "machine": machine, **self.run}

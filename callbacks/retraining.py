@@ -6,7 +6,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 
 from lit_mbrl.errors import require
 
-from .logging import log
+from .trainer import data_of, log, phase
 
 
 class Retraining(Callback):
@@ -45,10 +45,10 @@ class Retraining(Callback):
             self._retrain(trainer, pl_module)
 
     def _retrain(self, trainer: Trainer, agent: Any) -> None:
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        with trainer.profiler.profile("fit"):
+        data = data_of(trainer)
+        with phase(trainer, "fit"):
             report = agent.fit_dynamics(data.replay)
-        with trainer.profiler.profile("imagine"):
+        with phase(trainer, "imagine"):
             windows = agent.imagine(data.replay, self.rollouts)
             rollouts_kept = self.rollouts * self.retain_steps // self.every
             data.imagined.resize(rollouts_kept * agent.rollout_length)

@@ -8,7 +8,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from lit_mbrl.errors import require
 from lit_mbrl.profiling import PhaseProfiler
 
-from .logging import env_steps, log
+from .trainer import data_of, env_steps, log, profiler_of
 
 
 class Throughput(Callback):
@@ -34,8 +34,8 @@ class Throughput(Callback):
         """Start the clock at the first step: the warm-up and the first fit are not throughput."""
         if not self._since:
             self._since = time.monotonic()
-            if isinstance(trainer.profiler, PhaseProfiler):
-                trainer.profiler.take()
+            if isinstance(profiler := profiler_of(trainer), PhaseProfiler):
+                profiler.take()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
@@ -44,15 +44,15 @@ class Throughput(Callback):
         steps = env_steps(trainer)
         if steps % self.every:
             return
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        data = data_of(trainer)
         now = time.monotonic()
         seconds, taken = now - self._since, steps - self._steps
         metrics = {
             "time/env_steps_per_second": taken / seconds,
             "time/updates_per_second": taken * data.updates_per_step / seconds,
         }
-        if isinstance(trainer.profiler, PhaseProfiler):
-            for phase, spent in trainer.profiler.take().items():
+        if isinstance(profiler := profiler_of(trainer), PhaseProfiler):
+            for phase, spent in profiler.take().items():
                 metrics[f"time/share_{phase}"] = spent / seconds
         if data.last_episode_return is not None:
             metrics["train/episode_return"] = data.last_episode_return

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import warnings
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -97,7 +98,7 @@ class FitCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Register the callbacks; hand sizes and seed on."""
         for group, callback in CALLBACKS.items():
-            parser.add_lightning_class_args(callback, group)  # type: ignore[arg-type]
+            parser.add_lightning_class_args(callback, group)
         parser.link_arguments("seed_everything", "data.seed")
         parser.link_arguments("seed_everything", "evaluation.seed")
         for source, target in {
@@ -112,8 +113,8 @@ class FitCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Put the logger off: making it makes its store, which a refused run should not leave."""
 
-        def put_off(logger: type[RunLogger], **kwargs: Any) -> partial[RunLogger]:
-            return partial(logger, **kwargs)
+        def put_off(class_type: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+            return partial(class_type, *args, **kwargs)
 
         self.parser.add_instantiator(put_off, RunLogger)
 
@@ -141,7 +142,7 @@ class RecordConfiguration(SaveConfigCallback):
     """Stores the resolved configuration with the run, and tags the run."""
 
     def __init__(self, *args: Any, **kwargs: Any):
-        super().__init__(*args, save_to_log_dir=False, **kwargs)
+        super().__init__(*args, save_to_log_dir=False, **kwargs)  # type: ignore[misc]
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Lightning's hook, called once before training."""
@@ -294,6 +295,8 @@ def quieten() -> None:
     """Silence what says nothing about the run."""
     # The loader is sized and in this process on purpose: one batch is one environment step.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    # Observations are cast to float32 on purpose; infinite bounds lose nothing.
+    warnings.filterwarnings("ignore", message=".*Box (low|high)'s precision lowered.*")
     warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
     warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated.*")
     # Lightning's tips and MLflow's database migrations.

@@ -35,7 +35,7 @@ def branched_rollouts(
         Windows [M], M <= N length, see `windows_from`; all their steps are unmasked.
     """
     chunks = [_rollouts(chunk, length, act, step) for chunk in segments.split(CHUNK)]
-    return torch.cat(chunks)  # type: ignore[call-overload,no-any-return]
+    return torch.cat(chunks)
 
 
 def _rollouts(
@@ -71,4 +71,4 @@ def _rollouts(
             break
         observations = torch.cat([observations, next_observation.unsqueeze(1)], 1)[alive, 1:]
         actions, rewards = actions[alive, 1:], rewards[alive, 1:]
-    return torch.cat(windows)  # type: ignore[call-overload,no-any-return]
+    return torch.cat(windows)

@@ -49,8 +49,15 @@ class Still(LightningModule):
         return torch.zeros(*observation.shape[:-1], 1)
 
 
-def collected(env_id: str, steps: int = 20) -> ReplayData:
-    data = ReplayData(env_id, termination="never", batch_size=10, real_ratio=1.0, warmup_steps=100)
+def collected(env_id: str, steps: int = 20, seed: int = 0) -> ReplayData:
+    data = ReplayData(
+        env_id,
+        termination="never",
+        batch_size=10,
+        real_ratio=1.0,
+        warmup_steps=100,
+        seed=seed,
+    )
     trainer = Trainer(logger=False, accelerator="cpu", enable_progress_bar=False)
     trainer.strategy._lightning_module = Still()
     data.trainer = trainer
@@ -70,6 +77,22 @@ def test_warm_up_is_random_over_the_whole_action_range_and_training_is_the_polic
     # [-1, 1] is scaled to the task's [-2, 5]: the reward is the action that arrived.
     assert torch.allclose(transitions["reward"], transitions["action"][:, 0] * 3.5 + 1.5, atol=1e-5)
     assert transitions["observation"].dtype == torch.float32
+
+
+def test_the_environment_is_seeded_and_its_transitions_chain_from_the_first() -> None:
+    """Each step begins where the step before it ended, and a seed fixes the initial states."""
+    first, same, other = (
+        collected("InvertedPendulum-v5", seed=seed).replay.transitions() for seed in (3, 3, 4)
+    )
+    ends = first["next", "observation"][:-1]
+    chained = (first["observation"][1:] == ends).all(-1) | first["next", "terminated"][:-1]
+    assert chained.all()
+    env = gymnasium.make("InvertedPendulum-v5")
+    env.reset(seed=3)
+    initial = torch.tensor(env.reset()[0], dtype=torch.float32)
+    assert torch.equal(first["observation"][0], initial)
+    assert torch.equal(same["observation"][0], initial)
+    assert not torch.equal(other["observation"][0], initial)
 
 
 def test_terminations_and_time_limits_are_told_apart() -> None:

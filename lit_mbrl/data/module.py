@@ -111,7 +111,6 @@ class ReplayData(LightningDataModule):
             trust_policy=True,
             auto_register_policy_transforms=False,
         )
-        self._collector.set_seed(self.seed)
         frames = iter(self._collector)
         for _ in range(self.warmup_steps):
             self._store(next(frames))
@@ -140,7 +139,7 @@ class ReplayData(LightningDataModule):
         if self.imagined_rows:
             imagined = self.imagined.sample(updates * self.imagined_rows)
             parts.append(_flagged(imagined, False).view(updates, self.imagined_rows))
-        return torch.cat(parts, 1)  # type: ignore[call-overload,no-any-return]
+        return torch.cat(parts, 1)
 
     def _step(self, frames: Iterator[TensorDict]) -> TensorDict:
         self._store(next(frames))
@@ -153,7 +152,11 @@ class ReplayData(LightningDataModule):
             self.last_episode_return, self._episode_return = self._episode_return, 0.0
 
     def _make_env(self) -> EnvBase:
-        return GymWrapper(DtypeObservation(make_gym_env(self.env_id, self.env_kwargs), np.float32))
+        env = GymWrapper(DtypeObservation(make_gym_env(self.env_id, self.env_kwargs), np.float32))
+        # Before the collector resets it: seeding the collector would reset it once more, and the
+        # first transition would begin in the observation of the reset before.
+        env.set_seed(self.seed)
+        return env
 
 
 class ReplayLoader:

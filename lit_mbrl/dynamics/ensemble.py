@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -86,12 +87,12 @@ class Dynamics(nn.Module):
         Adam's `weight_decay` adds lambda w to the gradient, which is the gradient of the
         lambda/2 ||w||^2 that the published MBPO adds to the loss.
         """
-        decayed = [
+        groups: list[dict[str, Any]] = [
             {"params": [weight], "weight_decay": decay}
             for weight, decay in zip(self.ensemble.weights, self.weight_decay, strict=True)
         ]
         rest = [*self.ensemble.biases, self.max_log_var, self.min_log_var]
-        return Adam([*decayed, {"params": rest}], lr=self.learning_rate, fused=True)
+        return Adam([*groups, {"params": rest}], lr=self.learning_rate, fused=True)
 
     def set_input_scale(self, inputs: Tensor) -> None:
         """Standardise by the mean and deviation of inputs [N, S + A]; constants keep scale 1."""
