@@ -9,6 +9,8 @@ import torch
 import yaml
 from pytorch_lightning import Callback, LightningModule, Trainer
 
+from lit_mbrl.errors import ConfigurationError
+
 from .evaluation import Evaluated, latest
 from .trainer import data_of
 
@@ -28,11 +30,27 @@ class Results(Callback):
         self.run: dict[str, Any] = {}
         self._written: Evaluated | None = None
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Make the folder.
+
+        Raises:
+            ConfigurationError: If it cannot be made or written to.
+        """
+        if self.folder is None:
+            return
+        try:
+            Path(self.folder).mkdir(parents=True, exist_ok=True)
+            self._path(trainer, "csv").touch()
+        except OSError as error:
+            raise ConfigurationError(
+                f"results.folder: {self.folder!r} was given ({error.strerror}); "
+                "allowed: a folder that can be made and written to"
+            ) from error
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say what runs, and begin the table."""
         if self.folder is None:
             return
-        Path(self.folder).mkdir(parents=True, exist_ok=True)
         self._describe(trainer, finished=False)
         with self._path(trainer, "csv").open("w", newline="") as file:
             csv.writer(file).writerow(Evaluated._fields)
