@@ -34,6 +34,11 @@ from lit_mbrl.errors import ConfigurationError, require
 from lit_mbrl.parser import Parser
 from lit_mbrl.tracking import RunLogger
 
+USAGE = "python -m lit_mbrl.fit --config ALGORITHM.yaml [--config TASK.yaml] [--OPTION VALUE ...]"
+DESCRIPTION = """Train an algorithm, such as --config conf/mppve.yaml, on a task, such as --config
+conf/mppve/hopper.yaml. What comes later on the line overrides what came before it. The options of
+an algorithm are shown by --model.help lit_mbrl.algorithms.MPPVE."""
+
 CALLBACKS = {
     "rollout_length": RolloutLength,  # before the retraining that rolls out
     "retraining": Retraining,
@@ -203,7 +208,7 @@ def build(arguments: list[str] | None = None) -> FitCLI:
         seed_everything_default=0,
         save_config_callback=RecordConfiguration,
         parser_class=Parser,
-        parser_kwargs={"exit_on_error": False, "description": __doc__},
+        parser_kwargs={"exit_on_error": False, "description": DESCRIPTION, "usage": USAGE},
         trainer_defaults={
             "logger": {"class_path": "lit_mbrl.tracking.RunLogger"},
             "profiler": {"class_path": "lit_mbrl.profiling.PhaseProfiler"},
