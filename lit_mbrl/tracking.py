@@ -1,10 +1,9 @@
 """Where runs are recorded."""
 
 import os
+from pathlib import Path
 
 from pytorch_lightning.loggers import MLFlowLogger
-
-DEFAULT_STORE = "sqlite:///mlflow.db"
 
 
 class RunLogger(MLFlowLogger):
@@ -14,7 +13,7 @@ class RunLogger(MLFlowLogger):
         experiment_name: Experiment that the run belongs to.
         run_name: Name of the run; MLflow invents one if None.
         tracking_uri: Store or server; the environment variable MLFLOW_TRACKING_URI if None, and
-            sqlite:///mlflow.db if that is not set either.
+            mlflow.db in the working directory if that is not set either.
     """
 
     def __init__(
@@ -23,6 +22,8 @@ class RunLogger(MLFlowLogger):
         run_name: str | None = None,
         tracking_uri: str | None = None,
     ):
-        uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_STORE
+        # Absolute: MLflow keeps one store for each address for as long as a process lives.
+        default = f"sqlite:///{Path('mlflow.db').absolute()}"
+        uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or default
         super().__init__(experiment_name, run_name, tracking_uri=uri)
         self.tracking_uri = uri

@@ -21,6 +21,13 @@ COMPLETE = sorted(CONF.glob("*.yaml"))
 OVERLAYS = sorted(CONF.glob("*/*.yaml"))
 
 
+@pytest.fixture(autouse=True)
+def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Building a run makes its MLflow store, which belongs in no checkout."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
 @pytest.mark.parametrize("algorithm", ALGORITHMS, ids=lambda a: a.__name__)
 def test_each_algorithm_has_a_page_and_configurations(algorithm: type[Agent]) -> None:
     """A file that opens with its source, a complete YAML, and one for each known task."""

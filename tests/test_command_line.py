@@ -461,7 +461,7 @@ def test_a_run_ends_with_its_return_and_how_to_look_at_it(run: Run) -> None:
     assert run.lines[-1] == (
         f"{run.algorithm} on InvertedPendulum-v5: final return {mean:.1f} ± {std:.1f} "
         f"at environment step 40. Look at run {run.run_id} with: "
-        "mlflow ui --backend-store-uri sqlite:///mlflow.db"
+        f"mlflow ui --backend-store-uri sqlite:///{run.folder}/mlflow.db"
     )
 
 

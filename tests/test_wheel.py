@@ -78,7 +78,7 @@ def test_a_run_starts_from_an_empty_folder(python: Path, tmp_path: Path) -> None
     line = output.splitlines()[-1]
     assert re.fullmatch(
         r"MPPVE on InvertedPendulum-v5: final return \d+\.\d ± \d+\.\d at environment step 40\. "
-        r"Look at run \w+ with: mlflow ui --backend-store-uri sqlite:///mlflow\.db",
+        r"Look at run \w+ with: mlflow ui --backend-store-uri sqlite:////.*/mlflow\.db",
         line,
     ), output
     assert (tmp_path / "mlflow.db").exists()
