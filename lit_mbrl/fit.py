@@ -35,9 +35,9 @@ from lit_mbrl.parser import Parser
 from lit_mbrl.tracking import RunLogger
 
 USAGE = "python -m lit_mbrl.fit --config ALGORITHM.yaml [--config TASK.yaml] [--OPTION VALUE ...]"
-DESCRIPTION = """Train an algorithm, such as --config conf/mppve.yaml, on a task, such as --config
-conf/mppve/hopper.yaml. What comes later on the line overrides what came before it. The options of
-an algorithm are shown by --model.help lit_mbrl.algorithms.MPPVE."""
+DESCRIPTION = """Train an algorithm: python -m lit_mbrl.fit --config conf/mppve.yaml. A task is a
+second file, such as --config conf/mppve/hopper.yaml. What comes later on the line overrides what
+came before it. The options of an algorithm: --model.help lit_mbrl.algorithms.MPPVE."""
 
 CALLBACKS = {
     "rollout_length": RolloutLength,  # before the retraining that rolls out
