@@ -34,7 +34,7 @@ def main() -> None:
                     at_step[step].append(value)
             steps = sorted(at_step)
             mean = [sum(at_step[s]) / len(at_step[s]) for s in steps]
-            label = f"{folder.parent.name.upper()}, {len(seeds)} seeds"
+            label = f"{folder.parent.name.upper()}, {len(seeds)} run{'s' if len(seeds) > 1 else ''}"
             axes.plot(steps, mean, color=f"C{color}", linewidth=2, label=label)
         axes.set(title=task, xlabel="environment steps", ylabel="return, mean of ten episodes")
         axes.grid(alpha=0.3)
