@@ -1,0 +1,264 @@
+"""What a run leaves behind: its last line, metrics, configuration, checkpoints and results."""
+
+import contextlib
+import csv
+import io
+import math
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from mlflow.tracking import MlflowClient
+
+from lit_mbrl.fit import main
+
+CONF = Path(__file__).parents[1] / "conf"
+
+# A run of two fits, two evaluations and two logs, as small as one can be.
+TINY: dict[str, Any] = {
+    "model.hidden_sizes": [16, 16],
+    "data.batch_size": 32,
+    "data.updates_per_step": 2,
+    "data.warmup_steps": 200,
+    "data.steps_per_epoch": 40,
+    "evaluation.every": 20,
+    "evaluation.episodes": 2,
+    "checkpoint.every": 20,
+    "throughput.every": 20,
+    "trainer.max_epochs": 1,
+    "trainer.log_every_n_steps": 20,
+    "trainer.accelerator": "cpu",
+}
+TINY_MODEL: dict[str, Any] = {
+    "model.dynamics_hidden_sizes": [16, 16],
+    "model.dynamics_weight_decay": [0.0, 0.0, 0.0],
+    "model.dynamics_networks": 3,
+    "model.dynamics_elites": 2,
+    "data.real_ratio": 0.25,
+    "retraining.every": 20,
+    "retraining.rollouts": 200,
+    "retraining.retain_steps": 40,
+}
+PHASES = {"collect", "update", "fit", "imagine", "evaluate", "checkpoint"}
+METRICS = {
+    "eval/return_mean",
+    "eval/return_std",
+    "eval/episode_length",
+    "train/episode_return",
+    "critic/loss",
+    "critic/value",
+    "actor/loss",
+    "actor/entropy",
+    "temperature",
+    "time/env_steps_per_second",
+    "time/updates_per_second",
+    *(f"time/share_{phase}" for phase in PHASES),
+}
+MODEL_METRICS = {
+    "dynamics/holdout_mse",
+    "dynamics/holdout_nll",
+    "dynamics/epochs",
+    "rollout/length",
+    "rollout/imagined",
+}
+
+History = dict[str, dict[int, float]]
+
+
+@dataclass
+class Run:
+    """What a finished run has left: `metrics` are values by name and environment step."""
+
+    algorithm: str
+    status: int
+    lines: list[str]
+    folder: Path
+    run_id: str
+    overrides: dict[str, Any]
+    config: dict[str, Any]
+    metrics: History
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.folder / "checkpoints" / self.run_id
+
+
+def options(values: dict[str, Any]) -> list[str]:
+    return [word for key, value in values.items() for word in (f"--{key}", str(value))]
+
+
+def execute(algorithm: str, folder: Path, config: Path, overrides: dict[str, Any]) -> Run:
+    """Train in `folder` and read the run back from its MLflow store."""
+    out = io.StringIO()
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.chdir(folder),
+        contextlib.redirect_stdout(out),
+    ):
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        patch.setattr(sys, "argv", ["fit"])
+        status = main(["--config", str(config), *options(overrides)])
+    lines = out.getvalue().splitlines()
+    found = re.search(r"run (\w{32})", lines[-1])
+    assert found, lines
+    client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    stored = client.download_artifacts(found[1], "config.yaml", str(folder))
+    metrics = {
+        name: {entry.step: entry.value for entry in client.get_metric_history(found[1], name)}
+        for name in client.get_run(found[1]).data.metrics
+    }
+    text = Path(stored).read_text()
+    run_config = yaml.safe_load(text)
+    return Run(algorithm, status, lines, folder, found[1], overrides, run_config, metrics)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """One working directory for all runs: a new MLflow store takes longer than a tiny run."""
+    yield tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def mppve(folder: Path) -> Run:
+    overrides = {**TINY, **TINY_MODEL, "results.folder": "results/mppve"}
+    return execute("MPPVE", folder, CONF / "mppve.yaml", overrides)
+
+
+@pytest.fixture(scope="module")
+def mbpo(folder: Path) -> Run:
+    overrides = {**TINY, **TINY_MODEL, "results.folder": "results/mbpo"}
+    return execute("MBPO", folder, CONF / "mbpo.yaml", overrides)
+
+
+@pytest.fixture(scope="module")
+def sac(folder: Path) -> Run:
+    return execute("SAC", folder, CONF / "sac.yaml", {**TINY, "results.folder": "results/sac"})
+
+
+@pytest.fixture(params=["mppve", "mbpo", "sac"])
+def run(request: pytest.FixtureRequest) -> Run:
+    """Each algorithm's tiny run in turn."""
+    made: Run = request.getfixturevalue(request.param)
+    return made
+
+
+def test_a_run_ends_with_its_return_and_how_to_look_at_it(run: Run) -> None:
+    assert run.status == 0
+    mean, std = run.metrics["eval/return_mean"][40], run.metrics["eval/return_std"][40]
+    assert run.lines[-1] == (
+        f"{run.algorithm} on InvertedPendulum-v5: final return {mean:.1f} ± {std:.1f} "
+        f"at environment step 40. Look at run {run.run_id} with: "
+        f"mlflow ui --backend-store-uri sqlite:///{run.folder}/mlflow.db"
+    )
+
+
+def test_metrics_have_their_names(run: Run) -> None:
+    expected = METRICS if run.algorithm == "SAC" else METRICS | MODEL_METRICS
+    # Lightning adds the epoch.
+    assert set(run.metrics) - {"epoch"} == expected
+
+
+def test_metrics_are_at_environment_steps(run: Run) -> None:
+    """Each update of each optimizer moves Lightning's own step; none of that may show."""
+    for name, values in run.metrics.items():
+        steps = list(values)
+        if name in MODEL_METRICS:
+            assert steps[:2] == [0, 20]
+            assert set(steps) <= {0, 20, 40}
+        else:
+            assert steps == [20, 40], name
+
+
+def test_metrics_are_finite_and_plausible(run: Run) -> None:
+    for name, values in run.metrics.items():
+        assert all(math.isfinite(value) for value in values.values()), name
+    for step in (20, 40):
+        shares = [run.metrics[f"time/share_{phase}"][step] for phase in PHASES]
+        assert all(share >= 0 for share in shares)
+        assert 0.5 < sum(shares) <= 1.01
+        rates = [run.metrics[f"time/{what}_per_second"][step] for what in ("env_steps", "updates")]
+        assert rates[1] == pytest.approx(2 * rates[0])
+    if run.algorithm != "SAC":
+        assert run.metrics["rollout/length"][0] == 1
+        # A rollout of one step is one window.
+        assert run.metrics["rollout/imagined"][0] == 200
+
+
+def test_the_configuration_is_stored_with_the_run(run: Run) -> None:
+    """What the file says, with the command line's values over it."""
+    wanted = yaml.safe_load((CONF / f"{run.algorithm.lower()}.yaml").read_text())
+    for option, value in run.overrides.items():
+        *groups, key = option.split(".")
+        if groups == ["model"]:
+            groups = ["model", "init_args"]
+        section = wanted
+        for group in groups:
+            section = section.setdefault(group, {})
+        section[key] = value
+    assert_within(wanted, run.config)
+
+
+def assert_within(wanted: Any, found: Any) -> None:
+    """All of a nested dictionary is in another, which may have defaults besides."""
+    if not isinstance(wanted, dict):
+        assert found == wanted
+        return
+    for key, value in wanted.items():
+        assert key in found
+        assert_within(value, found[key])
+
+
+def test_checkpoints_can_be_loaded_safely(run: Run) -> None:
+    for name in ("last.ckpt", "best.ckpt"):
+        checkpoint = torch.load(run.checkpoints / name, weights_only=True)
+        weights = checkpoint["state_dict"]
+        assert {key.split(".")[0] for key in weights} >= {"actor", "critic", "target_critic"}
+        assert all(bool(value.isfinite().all()) for value in weights.values())
+        assert len(checkpoint["optimizer_states"]) == (3 if run.algorithm == "SAC" else 4)
+    assert len(list(run.checkpoints.iterdir())) == 2
+
+
+def test_results_are_written(run: Run) -> None:
+    results = run.folder / "results" / run.algorithm.lower()
+    assert {path.name for path in results.iterdir()} == {"seed0.csv", "seed0.yaml"}
+    with (results / "seed0.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    columns = ["env_step", "return_mean", "return_std", "episode_length", "wall_seconds"]
+    assert list(rows[0]) == columns
+    assert [int(row["env_step"]) for row in rows] == [20, 40]
+    for row in rows:
+        for column in columns[1:4]:
+            logged = run.metrics[f"eval/{column}"][int(row["env_step"])]
+            assert float(row[column]) == pytest.approx(logged, abs=1e-3)
+    assert 0 < float(rows[0]["wall_seconds"]) < float(rows[1]["wall_seconds"])
+    said = yaml.safe_load((results / "seed0.yaml").read_text())
+    assert said["finished"] is True
+    assert said["configuration"] == run.config
+    assert {"command", "commit", "machine"} <= set(said)
+
+
+def learned(run: Run) -> History:
+    """The metrics that do not tell the time."""
+    return {name: values for name, values in run.metrics.items() if not name.startswith("time/")}
+
+
+def test_the_stored_configuration_repeats_the_run(mppve: Run, tmp_path: Path) -> None:
+    config = tmp_path / "stored.yaml"
+    config.write_text(yaml.safe_dump(mppve.config))
+    again = execute("MPPVE", mppve.folder, config, {"results.folder": str(tmp_path)})
+    assert again.run_id != mppve.run_id
+    assert learned(again) == learned(mppve)
+
+
+def test_another_seed_gives_another_run(mppve: Run, tmp_path: Path) -> None:
+    overrides = {**mppve.overrides, "seed_everything": 1, "results.folder": str(tmp_path)}
+    other = execute("MPPVE", mppve.folder, CONF / "mppve.yaml", overrides)
+    assert other.metrics["critic/loss"] != mppve.metrics["critic/loss"]
+    assert other.metrics["train/episode_return"] != mppve.metrics["train/episode_return"]
+    assert (tmp_path / "seed1.csv").exists()
