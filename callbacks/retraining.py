@@ -46,9 +46,10 @@ class Retraining(Callback):
 
     def _retrain(self, trainer: Trainer, agent: Any) -> None:
         data = data_of(trainer)
-        with phase(trainer, "fit"):
+        autocast = trainer.precision_plugin.forward_context
+        with phase(trainer, "fit"), autocast():
             report = agent.fit_dynamics(data.replay)
-        with phase(trainer, "imagine"):
+        with phase(trainer, "imagine"), autocast():
             windows = agent.imagine(data.replay, self.rollouts)
             rollouts_kept = self.rollouts * self.retain_steps // self.every
             data.imagined.resize(rollouts_kept * agent.rollout_length)

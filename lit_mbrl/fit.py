@@ -88,6 +88,14 @@ class FitCLI(LightningCLI):
         Raises:
             ConfigurationError: If the trainer cannot be made, or the parts do not go together.
         """
+        precision = self.config_init["trainer"]["precision"]
+        # Asked of the option, because Lightning turns some into others: 16-mixed on a CPU.
+        require(
+            precision in (None, "32-true", "bf16-mixed"),
+            "trainer.precision",
+            precision,
+            "32-true or bf16-mixed",
+        )
         given = self.config_init["trainer"]["logger"]
         loggers = given if isinstance(given, list) else [given]
         late = any(isinstance(logger, partial) for logger in loggers)

@@ -66,6 +66,10 @@ def assert_refused(status: int, out: str, err: str, expected: tuple[str, ...]) -
 
 # The first words are those that the line begins with: the option.
 REFUSED = {
+    "a precision that would need scaled losses": (
+        [*MPPVE, "--trainer.precision", "16-mixed"],
+        ("trainer.precision: '16-mixed' was given", "32-true or bf16-mixed"),
+    ),
     "unknown option": ([*MPPVE, "--nothing", "3"], ("nothing: no such option",)),
     "misspelt option": (
         [*MPPVE, "--data.bach_size", "3"],

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
 from lit_mbrl.errors import require
+from lit_mbrl.precision import float32
 
 
 class Agent(LightningModule):
@@ -62,7 +63,8 @@ class Agent(LightningModule):
         optimizer = self.optimizer(name)
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         optimizer.zero_grad()
-        self.manual_backward(loss, inputs=parameters)
+        with float32(loss):  # gradients have the precision that the forward pass chose
+            self.manual_backward(loss, inputs=parameters)
         if max_norm is not None:
             nn.utils.clip_grad_norm_(parameters, max_norm)
         optimizer.step()

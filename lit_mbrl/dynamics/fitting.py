@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lit_mbrl.dynamics.ensemble import Dynamics
+from lit_mbrl.precision import float32
 
 
 class FitReport(NamedTuple):
@@ -64,7 +65,9 @@ def fit(
         order = torch.rand(bootstrap.shape, device=device).argsort(1)
         for batch in bootstrap.gather(1, order).split(batch_size, 1):
             optimizer.zero_grad()
-            loss(dynamics, inputs[batch], targets[batch]).backward()
+            nll = loss(dynamics, inputs[batch], targets[batch])
+            with float32(nll):
+                nll.backward()
             optimizer.step()
         error = holdout_error(dynamics, inputs[holdout], targets[holdout])[0]
         improved = error < best_error * (1 - min_improvement)

@@ -2,10 +2,13 @@
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from lit_mbrl.precision import Float32Linear
 
 LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0
 
@@ -24,10 +27,11 @@ class Actor(nn.Module):
 
     def __init__(self, observation_size: int, action_size: int, hidden_sizes: Sequence[int]):
         super().__init__()
-        layers: list[nn.Module] = []
-        for i, o in zip([observation_size, *hidden_sizes], hidden_sizes, strict=False):
-            layers += [nn.Linear(i, o), nn.ReLU(inplace=True)]
-        self.network = nn.Sequential(*layers, nn.Linear(hidden_sizes[-1], 2 * action_size))
+        layers: list[nn.Module] = [Float32Linear(observation_size, hidden_sizes[0])]
+        for i, o in pairwise(hidden_sizes):
+            layers += [nn.ReLU(inplace=True), nn.Linear(i, o)]
+        outputs = Float32Linear(hidden_sizes[-1], 2 * action_size)
+        self.network = nn.Sequential(*layers, nn.ReLU(inplace=True), outputs)
 
     def forward(self, observation: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log standard deviation [..., A] of the Gaussian before squashing."""

@@ -7,6 +7,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from lit_mbrl.precision import float32
+
 
 class EnsembleMLP(nn.Module):
     """An ensemble of `networks` perceptrons: [E, B, in] -> [E, B, out].
@@ -49,7 +51,11 @@ class EnsembleMLP(nn.Module):
         for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             if members is not None:
                 weight, bias = weight[members], bias[members]
-            x = torch.baddbmm(bias, x, weight)
+            if layer in (0, last):
+                with float32(x):
+                    x = torch.baddbmm(bias, x.float(), weight)
+            else:
+                x = torch.baddbmm(bias, x, weight)
             if layer < last:
                 x = self.activation(x)
         return x

@@ -1,0 +1,108 @@
+"""bf16-mixed: what is bfloat16, and what must not be."""
+
+from typing import Any
+
+import pytest
+import torch
+from pytorch_lightning import Trainer
+from torch import Tensor, nn
+
+from lit_mbrl.algorithms import SAC
+from lit_mbrl.dynamics import Dynamics
+from lit_mbrl.networks import Actor, Critic
+
+
+def autocast() -> torch.autocast:
+    """The very context that Lightning trains under."""
+    trainer = Trainer(
+        precision="bf16-mixed", accelerator="cpu", logger=False, enable_checkpointing=False
+    )
+    context: Any = trainer.precision_plugin.autocast_context_manager()  # type: ignore[attr-defined]
+    assert context.fast_dtype is torch.bfloat16
+    return context
+
+
+def evaluate(name: str) -> tuple[nn.Module, tuple[Tensor, ...]]:
+    """A network of three hidden layers and a batch of its inputs."""
+    torch.manual_seed(0)
+    state, action = torch.randn(64, 11), torch.rand(64, 3) * 2 - 1
+    if name == "critic":
+        return Critic(11, 3, 1, [64, 64, 64], 2), (state, action.unsqueeze(1))
+    if name == "actor":
+        return Actor(11, 3, [64, 64, 64]), (state,)
+    dynamics = Dynamics(11, 3, "never", [64, 64, 64], [0.0] * 4, 2, 2)
+    return dynamics, (torch.cat([state, action], -1).expand(2, -1, -1),)
+
+
+NETWORKS = ["actor", "critic", "dynamics"]
+
+
+def outputs(network: nn.Module, inputs: tuple[Tensor, ...]) -> list[Tensor]:
+    found = network(*inputs)
+    return list(found) if isinstance(found, tuple) else [found]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_hidden_products_are_bfloat16_and_outputs_float32(name: str) -> None:
+    network, inputs = evaluate(name)
+    exact = outputs(network, inputs)
+    with autocast():
+        mixed = outputs(network, inputs)
+    for low, full in zip(mixed, exact, strict=True):
+        assert low.dtype is torch.float32
+        error = (low - full).abs().max() / full.std()
+        assert 1e-4 < error < 0.05, "bfloat16 has eight bits"
+        # Outputs rounded to bfloat16 would be their own roundings.
+        assert (low != low.bfloat16().float()).float().mean() > 0.9
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_inputs_are_read_in_float32(name: str) -> None:
+    """Two states that bfloat16 cannot tell apart are told apart."""
+    network, inputs = evaluate(name)
+    nudged = (inputs[0] * (1 + 2**-12), *inputs[1:])
+    first = next(p for p in network.parameters() if p.dim() >= 2)
+    with torch.no_grad():
+        first.mul_(50)  # so that the nudge survives the hidden layers' own rounding
+    with autocast():
+        moved = [
+            (a - b).abs().max()
+            for a, b in zip(outputs(network, inputs), outputs(network, nudged), strict=True)
+        ]
+    assert max(moved) > 0
+
+
+def test_a_gradient_step_sees_the_weights_that_the_last_one_left() -> None:
+    """Autocast can keep cast copies of weights, which the next update must not see."""
+    critic, inputs = evaluate("critic")
+    with autocast():
+        with torch.no_grad():
+            before = critic(*inputs)
+        for parameter in critic.parameters():
+            parameter.data.mul_(1.1)
+        after = critic(*inputs)
+        assert (after - before).abs().max() > 0.01
+        gradients = torch.autograd.grad(after.sum(), list(critic.parameters()))
+    assert all(gradient.abs().sum() > 0 for gradient in gradients)
+
+
+def test_backward_inside_training_step_has_the_gradients_of_backward_outside(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`training_step` runs under autocast as a whole; its backward passes must not."""
+    torch.manual_seed(0)
+    agent = SAC(11, 3, hidden_sizes=[64, 64])
+    inputs = torch.randn(64, 11), torch.rand(64, 1, 3)
+    named = agent.named_optimizers()
+    monkeypatch.setattr(agent, "optimizer", named.__getitem__)
+    monkeypatch.setattr(
+        agent, "manual_backward", lambda loss, inputs: torch.autograd.backward(loss, inputs=inputs)
+    )
+    parameters = list(agent.critic.parameters())
+    with autocast():
+        loss = agent.critic(*inputs).square().mean()
+    outside = torch.autograd.grad(loss, parameters)
+    with autocast():
+        agent.step("critic", agent.critic(*inputs).square().mean())
+    for gradient, parameter in zip(outside, parameters, strict=True):
+        assert torch.equal(gradient, parameter.grad)
