@@ -6,17 +6,24 @@ from typing import Any
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 
+from lit_mbrl.checkpoints import RUN, generators, set_generators
 from lit_mbrl.errors import require
+from lit_mbrl.interruption import Interrupted, Interruption
 
 from .evaluation import latest
-from .trainer import env_steps, phase
+from .trainer import data_of, env_steps, phase
 
 
 class EnvStepCheckpoint(Checkpoint):
     """Saves `last.ckpt` every so many environment steps, and `best.ckpt` by the evaluated return.
 
-    Lightning's own ModelCheckpoint counts gradient steps; this one counts environment steps. A
-    checkpoint holds the algorithm with its optimizers, not the replay buffers.
+    Lightning's own ModelCheckpoint counts gradient steps; this one counts environment steps.
+    `last.ckpt` holds everything that a run goes on from: the algorithm with its optimizers, the
+    replay buffers, the task in mid-episode, the counts, every random generator. `best.ckpt` holds
+    the algorithm's weights. After a signal the step is finished, saved, and the run ended.
+
+    It has to be the last of the callbacks: what the others do at the same step is then in its
+    checkpoint, and the random generators are put back after they have started.
 
     Args:
         folder: Where to write; `checkpoints/<MLflow run id>` if None.
@@ -27,6 +34,13 @@ class EnvStepCheckpoint(Checkpoint):
         require(every >= 0, "checkpoint.every", every, "an integer >= 0; 0 writes none")
         self.folder, self.every = folder, every
         self.best_return: float | None = None
+        self.interruption: Interruption | None = None
+        self._generators: dict[str, Any] | None = None
+
+    @staticmethod
+    def identity(agent: Any, data: Any) -> dict[str, Any]:
+        """Whose checkpoint it is: a run goes on from one of the same algorithm, task and seed."""
+        return {"algorithm": type(agent).__name__, "task": data.env_id, "seed": data.seed}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Name the folder after the run."""
@@ -34,21 +48,56 @@ class EnvStepCheckpoint(Checkpoint):
             version = trainer.logger.version if trainer.logger else None
             self.folder = str(Path("checkpoints", str(version or "unnamed")))
 
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Lightning's hook: add what Lightning does not know of."""
+        checkpoint[RUN] = {
+            "identity": self.identity(pl_module, data_of(trainer)),
+            "run_id": trainer.logger.version if trainer.logger else None,
+            "env_step": env_steps(trainer),
+            "best_return": self.best_return,
+            "data": data_of(trainer).snapshot(),
+            "generators": generators(),
+        }
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Lightning's hook: the data module fills its buffers when it is asked for its loader."""
+        saved = checkpoint[RUN]
+        self.best_return, self._generators = saved["best_return"], saved["generators"]
+        data_of(trainer).restore(saved["data"])
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Put the random generators back, now that nothing else will draw before the next step."""
+        if self._generators is not None:
+            set_generators(self._generators)
+            self._generators = None
+
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: Any, *args: Any, **kwargs: Any
     ) -> None:
-        """Save if due."""
+        """Save if due, and end the run if it was interrupted.
+
+        Raises:
+            Interrupted: After a signal.
+        """
         assert self.folder is not None
+        signum = self.interruption.signum if self.interruption else None
+        if self.every:
+            with phase(trainer, "checkpoint"):
+                self._save_best(trainer)
+                if signum is not None or env_steps(trainer) % self.every == 0:
+                    trainer.save_checkpoint(Path(self.folder, "last.ckpt"), weights_only=False)
+        if signum is not None:
+            raise Interrupted(signum, env_steps(trainer))
+
+    def _save_best(self, trainer: Trainer) -> None:
         evaluated = latest(trainer)
-        if not self.every:
+        if evaluated is None or evaluated.env_step != env_steps(trainer):
             return
-        with phase(trainer, "checkpoint"):
-            if env_steps(trainer) % self.every == 0:
-                trainer.save_checkpoint(Path(self.folder, "last.ckpt"), weights_only=False)
-            if (
-                evaluated is not None
-                and evaluated.env_step == env_steps(trainer)
-                and (self.best_return is None or evaluated.return_mean > self.best_return)
-            ):
-                self.best_return = evaluated.return_mean
-                trainer.save_checkpoint(Path(self.folder, "best.ckpt"), weights_only=False)
+        if self.best_return is None or evaluated.return_mean > self.best_return:
+            self.best_return = evaluated.return_mean
+            assert self.folder is not None
+            trainer.save_checkpoint(Path(self.folder, "best.ckpt"), weights_only=True)

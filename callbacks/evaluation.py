@@ -46,6 +46,19 @@ class Evaluation(Callback):
         self.history: list[Evaluated] = []
         self._envs: list[Env[Any, Any]] = []
         self._started = 0.0
+        self._earlier = 0.0  # seconds of the run before it was continued
+
+    def state_dict(self) -> dict[str, Any]:
+        """Lightning's hook: what a run that goes on needs to know."""
+        return {"history": [tuple(row) for row in self.history], "seconds": self._seconds()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Lightning's hook."""
+        self.history = [Evaluated(*row) for row in state_dict["history"]]
+        self._earlier = state_dict["seconds"]
+
+    def _seconds(self) -> float:
+        return self._earlier + time.monotonic() - self._started
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Make the copies of the task."""
@@ -71,7 +84,7 @@ class Evaluation(Callback):
                 float(returns.mean()),
                 float(returns.std()),
                 float(lengths.mean()),
-                time.monotonic() - self._started,
+                self._seconds(),
             )
             self.history.append(evaluated)
             log(
@@ -106,9 +119,15 @@ class Evaluation(Callback):
         return returns, lengths
 
 
-def latest(trainer: Trainer) -> Evaluated | None:
-    """The newest evaluation of the trainer's `Evaluation`, if there was one."""
+def evaluations(trainer: Trainer) -> list[Evaluated]:
+    """What the trainer's `Evaluation` has found so far."""
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, Evaluation) and callback.history:
-            return callback.history[-1]
-    return None
+        if isinstance(callback, Evaluation):
+            return callback.history
+    return []
+
+
+def latest(trainer: Trainer) -> Evaluated | None:
+    """The newest evaluation, if there was one."""
+    history = evaluations(trainer)
+    return history[-1] if history else None

@@ -11,7 +11,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 
 from lit_mbrl.errors import ConfigurationError
 
-from .evaluation import Evaluated, latest
+from .evaluation import Evaluated, evaluations, latest
 from .trainer import data_of
 
 
@@ -48,12 +48,14 @@ class Results(Callback):
             ) from error
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say what runs, and begin the table."""
+        """Say what runs, and begin the table; a run that goes on has rows already."""
         if self.folder is None:
             return
         self._describe(trainer, finished=False)
+        history = evaluations(trainer)
+        self._written = history[-1] if history else None
         with self._path(trainer, "csv").open("w", newline="") as file:
-            csv.writer(file).writerow(Evaluated._fields)
+            csv.writer(file).writerows([Evaluated._fields, *map(_row, history)])
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
@@ -64,7 +66,7 @@ class Results(Callback):
             return
         self._written = evaluated
         with self._path(trainer, "csv").open("a", newline="") as file:
-            csv.writer(file).writerow([evaluated.env_step, *(f"{v:.4f}" for v in evaluated[1:])])
+            csv.writer(file).writerow(_row(evaluated))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say that the run was not cut short."""
@@ -81,3 +83,7 @@ class Results(Callback):
             machine["gpu"] = torch.cuda.get_device_name()
         run = {"finished": finished, "machine": machine, **self.run}
         self._path(trainer, "yaml").write_text(yaml.safe_dump(run, sort_keys=False))
+
+
+def _row(evaluated: Evaluated) -> list[str]:
+    return [str(evaluated.env_step), *(f"{value:.4f}" for value in evaluated[1:])]

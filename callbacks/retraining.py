@@ -6,7 +6,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 
 from lit_mbrl.errors import require
 
-from .trainer import data_of, log, phase
+from .trainer import data_of, env_steps, log, phase
 
 
 class Retraining(Callback):
@@ -33,8 +33,8 @@ class Retraining(Callback):
         self.every, self.rollouts, self.retain_steps = every, rollouts, retain_steps
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The first fit, on the warm-up's data."""
-        if self.every:
+        """The first fit, on the warm-up's data; a run that goes on has had it."""
+        if self.every and env_steps(trainer) == 0:
             self._retrain(trainer, pl_module)
 
     def on_train_batch_end(

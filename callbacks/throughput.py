@@ -33,7 +33,7 @@ class Throughput(Callback):
     ) -> None:
         """Start the clock at the first step: the warm-up and the first fit are not throughput."""
         if not self._since:
-            self._since = time.monotonic()
+            self._since, self._steps = time.monotonic(), env_steps(trainer) - 1
             if isinstance(profiler := profiler_of(trainer), PhaseProfiler):
                 profiler.take()
 

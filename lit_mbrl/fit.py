@@ -29,8 +29,10 @@ from lit_mbrl.callbacks import (
     Throughput,
 )
 from lit_mbrl.callbacks.evaluation import latest
+from lit_mbrl.checkpoints import RUN, find, read
 from lit_mbrl.data import ReplayData
 from lit_mbrl.errors import ConfigurationError, require
+from lit_mbrl.interruption import Interrupted, Interruption
 from lit_mbrl.parser import Parser
 from lit_mbrl.tracking import RunLogger
 
@@ -54,6 +56,13 @@ class FitCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Register the callbacks; hand sizes and seed on."""
+        parser.add_argument(
+            "--ckpt_path",
+            type=str | None,
+            default=None,
+            help="Go on from a checkpoint: its path, or `last`, the newest of this algorithm, task "
+            "and seed; begins a new run if there is none.",
+        )
         for group, callback in CALLBACKS.items():
             parser.add_lightning_class_args(callback, group)
         parser.link_arguments("seed_everything", "data.seed")
@@ -105,9 +114,29 @@ class FitCLI(LightningCLI):
             raise ConfigurationError(f"trainer: {error}") from error
         retraining = self.config_init["retraining"]
         check(trainer, self.model, self.datamodule, retraining)
+        run_id = self._find_checkpoint()
         if late:
-            trainer.loggers = [made() if isinstance(made, partial) else made for made in loggers]
+            known = {} if run_id is None else {"run_id": run_id}
+            trainer.loggers = [
+                made(**known) if isinstance(made, partial) else made for made in loggers
+            ]
         return trainer
+
+    def _find_checkpoint(self) -> str | None:
+        """Settle what to go on from; returns the run that wrote it."""
+        self.checkpoint: EnvStepCheckpoint = self.config_init["checkpoint"]
+        self.ckpt_path: Path | None = None
+        if (given := self.config_init["ckpt_path"]) is None:
+            return None
+        folder = Path(self.checkpoint.folder or "checkpoints")
+        identity = self.checkpoint.identity(self.model, self.datamodule)
+        self.ckpt_path = find(given, folder, identity)
+        if self.ckpt_path is None:
+            print(f"no checkpoint of this run under {folder}: it begins anew", flush=True)
+            return None
+        saved = read(self.ckpt_path)[RUN]
+        print(f"going on from {self.ckpt_path}, environment step {saved['env_step']:,}", flush=True)
+        return saved["run_id"]
 
 
 class RecordConfiguration(SaveConfigCallback):
@@ -221,6 +250,7 @@ def build(arguments: list[str] | None = None) -> FitCLI:
             "logger": {"class_path": "lit_mbrl.tracking.RunLogger"},
             "profiler": {"class_path": "lit_mbrl.profiling.PhaseProfiler"},
             "callbacks": [Progress()],
+            "plugins": [{"class_path": "lit_mbrl.checkpoints.AtomicCheckpointIO"}],
             "devices": 1,
             "num_sanity_val_steps": 0,
             "enable_model_summary": False,
@@ -238,10 +268,18 @@ def main(arguments: list[str] | None = None) -> int:
     quieten()
     try:
         cli = build(arguments)
-        cli.trainer.fit(cli.model, cli.datamodule)
+        with Interruption() as interruption:
+            cli.checkpoint.interruption = interruption
+            cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=cli.ckpt_path)
     except (ArgumentError, ConfigurationError) as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         return 2
+    except Interrupted as error:
+        for logger in cli.trainer.loggers:
+            if isinstance(logger, RunLogger):
+                logger.experiment.set_terminated(logger.run_id, "KILLED")
+        print(f"{error}; go on with the same command and --ckpt_path last", file=sys.stderr)
+        return 128 + error.signum
     report(cli.trainer)
     return 0
 
@@ -270,6 +308,8 @@ def quieten() -> None:
     # Observations are cast to float32 on purpose; infinite bounds lose nothing.
     warnings.filterwarnings("ignore", message=".*Box (low|high)'s precision lowered.*")
     warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
+    # A run goes on in mid-epoch from the data module's own state.
+    warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")
     warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated.*")
     # Lightning's tips and MLflow's database migrations.
     logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)

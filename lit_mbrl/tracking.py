@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
 from pytorch_lightning.loggers import MLFlowLogger
 
 
@@ -14,6 +16,7 @@ class RunLogger(MLFlowLogger):
         run_name: Name of the run; MLflow invents one if None.
         tracking_uri: Store or server; the environment variable MLFLOW_TRACKING_URI if None, and
             mlflow.db in the working directory if that is not set either.
+        run_id: A run to add to, instead of a new one.
     """
 
     def __init__(
@@ -21,9 +24,22 @@ class RunLogger(MLFlowLogger):
         experiment_name: str = "lit_mbrl",
         run_name: str | None = None,
         tracking_uri: str | None = None,
+        run_id: str | None = None,
     ):
         # Absolute: MLflow keeps one store for each address for as long as a process lives.
         default = f"sqlite:///{Path('mlflow.db').absolute()}"
         uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or default
-        super().__init__(experiment_name, run_name, tracking_uri=uri)
+        if run_id is not None and not _has(uri, run_id):
+            print(f"{uri} does not know run {run_id}, which goes on as a new one", flush=True)
+            run_id = None
+        super().__init__(experiment_name, run_name, tracking_uri=uri, run_id=run_id)
         self.tracking_uri = uri
+        if run_id is not None:
+            self.experiment.update_run(run_id, status="RUNNING")
+
+
+def _has(uri: str, run_id: str) -> bool:
+    try:
+        return bool(MlflowClient(uri).get_run(run_id).info.lifecycle_stage == "active")
+    except MlflowException:
+        return False

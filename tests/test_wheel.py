@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from test_runs import TINY, TINY_MODEL, options
+from tiny import TINY, TINY_MODEL, options
 
 ROOT = Path(__file__).parents[1]
 SOURCES = ["README.md", "callbacks", "conf", "lit_mbrl", "mlflow", "pyproject.toml", "tests"]

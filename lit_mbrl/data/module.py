@@ -14,7 +14,7 @@ from torchrl.collectors import Collector
 from torchrl.envs import EnvBase, GymWrapper
 
 from lit_mbrl.data.replay import EnvironmentReplay, ImaginedReplay
-from lit_mbrl.envs import make_gym_env, termination_path
+from lit_mbrl.envs import Resumable, make_gym_env, termination_path
 from lit_mbrl.errors import ConfigurationError, require
 
 
@@ -86,6 +86,8 @@ class ReplayData(LightningDataModule):
         self.last_episode_return: float | None = None
         self._episode_return = 0.0
         self._collector: Collector | None = None
+        self._simulator: Resumable
+        self._restored: dict[str, Any] | None = None
 
     @property
     def imagined_rows(self) -> int:
@@ -93,7 +95,10 @@ class ReplayData(LightningDataModule):
         return self.batch_size - self.real_rows
 
     def train_dataloader(self) -> "ReplayLoader":
-        """Warm D_env up with random actions, then hand out the loader that steps and draws."""
+        """Warm D_env up with random actions, then hand out the loader that steps and draws.
+
+        After `restore` there is no warm-up: everything goes on where `snapshot` was taken.
+        """
         assert self.trainer is not None
         agent: Any = self.trainer.lightning_module
         device = agent.device
@@ -104,7 +109,7 @@ class ReplayData(LightningDataModule):
             TensorDictModule(agent.act, in_keys=["observation"], out_keys=["action"]),
             frames_per_batch=1,
             total_frames=-1,
-            init_random_frames=self.warmup_steps,
+            init_random_frames=0 if self._restored else self.warmup_steps,
             policy_device=device,
             env_device="cpu",
             storing_device=device,
@@ -112,9 +117,13 @@ class ReplayData(LightningDataModule):
             auto_register_policy_transforms=False,
         )
         frames = iter(self._collector)
-        for _ in range(self.warmup_steps):
-            self._store(next(frames))
-        self.last_episode_return = None
+        if self._restored is None:
+            for _ in range(self.warmup_steps):
+                self._store(next(frames))
+            self.last_episode_return = None
+        else:
+            self._refill(self._restored)
+            self._restored = None
         branches = len(self.replay.full_starts())
         if not len(self.replay.starts()) or (self.imagined_rows and not branches):
             raise ConfigurationError(
@@ -122,6 +131,20 @@ class ReplayData(LightningDataModule):
                 f"the longest episode in the {self.warmup_steps} warm-up steps"
             )
         return ReplayLoader(self.steps_per_epoch, lambda: self._step(frames))
+
+    def snapshot(self) -> dict[str, Any]:
+        """The buffers, the task in mid-episode and the counts, as plain values and tensors."""
+        return {
+            "replay": self.replay.snapshot(),
+            "imagined": self.imagined.snapshot(),
+            "simulator": self._simulator.snapshot(),
+            "episode_return": self._episode_return,
+            "last_episode_return": self.last_episode_return,
+        }
+
+    def restore(self, snapshot: dict[str, Any]) -> None:
+        """Let `train_dataloader` go on from what `snapshot` returned."""
+        self._restored = snapshot
 
     def teardown(self, stage: str) -> None:
         """Close the environment."""
@@ -151,11 +174,34 @@ class ReplayData(LightningDataModule):
         if bool(frame["next", "done"]):
             self.last_episode_return, self._episode_return = self._episode_return, 0.0
 
+    def _refill(self, snapshot: dict[str, Any]) -> None:
+        self.replay.restore(snapshot["replay"])
+        self.imagined.restore(snapshot["imagined"])
+        self.last_episode_return = snapshot["last_episode_return"]
+        if snapshot["simulator"] is None:
+            print(
+                f"{self.env_id} cannot go on in mid-episode: its state cannot be saved. A new "
+                "episode begins; the one that was running is cut, as a time limit would cut it.",
+                flush=True,
+            )
+            self.replay.cut()
+        else:
+            self._episode_return = snapshot["episode_return"]
+
     def _make_env(self) -> EnvBase:
-        env = GymWrapper(DtypeObservation(make_gym_env(self.env_id, self.env_kwargs), np.float32))
+        gym_env = make_gym_env(self.env_id, self.env_kwargs)
+        self._simulator = Resumable(DtypeObservation(gym_env, np.float32))
+        env = GymWrapper(self._simulator)
         # Before the collector resets it: seeding the collector would reset it once more, and the
         # first transition would begin in the observation of the reset before.
-        env.set_seed(self.seed)
+        if self._restored is None:
+            env.set_seed(self.seed)
+        elif self._restored["simulator"] is None:
+            # Not the seed again, which would repeat the run's first episodes.
+            steps = self._restored["replay"]["steps"]
+            env.set_seed(int(np.random.SeedSequence([self.seed, steps]).generate_state(1)[0]))
+        else:
+            self._simulator.resume(self._restored["simulator"])
         return env
 
 

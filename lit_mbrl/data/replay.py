@@ -1,5 +1,7 @@
 """D_env and D_model."""
 
+from typing import Any
+
 import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
@@ -70,6 +72,27 @@ class EnvironmentReplay:
         elif bool(following["truncated"]):
             self._pending = self.steps
 
+    def cut(self) -> None:
+        """End the present episode as a time limit would: no window will cross this point."""
+        self._pending = self.steps
+
+    def snapshot(self) -> dict[str, Any]:
+        """All that is kept, as plain values and tensors."""
+        return {
+            "rows": _plain(self._buffer, len(self)),
+            "steps": self.steps,
+            "pending": self._pending,
+            "starts": self._starts.snapshot(),
+            "full_starts": self._full_starts.snapshot(),
+        }
+
+    def restore(self, snapshot: dict[str, Any]) -> None:
+        """Put back what `snapshot` returned, into an empty buffer of the same capacity."""
+        self.steps, self._pending = snapshot["steps"], snapshot["pending"]
+        _refill(self._buffer, snapshot["rows"], self.steps % self.capacity)
+        self._starts.restore(snapshot["starts"])
+        self._full_starts.restore(snapshot["full_starts"])
+
     def transitions(self) -> TensorDict:
         """All transitions [N] that are kept, oldest first."""
         return self._rows(torch.arange(self.steps - len(self), self.steps))
@@ -121,6 +144,14 @@ class _Starts:
     def drop_before(self, step: int) -> None:
         while self._first < self._end and self._ring[self._first % len(self._ring)] < step:
             self._first += 1
+
+    def snapshot(self) -> dict[str, Any]:
+        return {"values": self.values(), "first": self._first}
+
+    def restore(self, snapshot: dict[str, Any]) -> None:
+        self._first = snapshot["first"]
+        self._end = self._first + len(snapshot["values"])
+        self._ring[torch.arange(self._first, self._end) % len(self._ring)] = snapshot["values"]
 
     def values(self) -> Tensor:
         return self._ring[torch.arange(self._first, self._end) % len(self._ring)]
@@ -174,3 +205,34 @@ class ImaginedReplay:
         """`number` windows drawn uniformly with replacement."""
         assert self._buffer is not None, "nothing was ever stored"
         return self._buffer.storage[torch.randint(len(self), (number,)).to(self.device)]
+
+    def snapshot(self) -> dict[str, Any]:
+        """All that is kept, as plain values and tensors."""
+        rows = {} if self._buffer is None else _plain(self._buffer, len(self))
+        return {"rows": rows, "capacity": self.capacity, "added": self._added}
+
+    def restore(self, snapshot: dict[str, Any]) -> None:
+        """Put back what `snapshot` returned, into an empty buffer."""
+        if snapshot["capacity"]:
+            self.resize(snapshot["capacity"])
+            self._added = snapshot["added"]
+            assert self._buffer is not None
+            _refill(self._buffer, snapshot["rows"], self._added % self.capacity)
+
+
+def _plain(buffer: ReplayBuffer, rows: int) -> dict[str, Any]:
+    """The rows in the order in which they lie; a full buffer's are not copied."""
+    if not rows:
+        return {}
+    full = rows == buffer.storage.max_size
+    stored = buffer.storage[:rows]
+    plain: dict[str, Any] = (stored if full else stored.clone()).to_dict()
+    return plain
+
+
+def _refill(buffer: ReplayBuffer, rows: dict[str, Any], cursor: int) -> None:
+    """Lay the rows where they lay, and write the next one at `cursor`."""
+    if rows:
+        length = len(rows["reward"])
+        buffer.extend(TensorDict(rows, batch_size=[length]))
+        buffer.writer.load_state_dict({"_cursor": cursor})

@@ -1,0 +1,154 @@
+"""Checkpoint files: written whole or not at all, checked before they are trusted."""
+
+import os
+import random
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
+
+from lit_mbrl.errors import ConfigurationError
+
+RUN = "lit_mbrl"
+"""Key of a checkpoint under which is what Lightning does not know of: whose it is, replay, ..."""
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes beside, flushes, renames, and keeps the file before as `<name>.previous.ckpt`.
+
+    A process that dies at any moment leaves a whole checkpoint under the name. Reading unpickles
+    nothing but tensors and plain values, and maps the file instead of copying it into memory.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
+    ) -> None:
+        """Lightning's hook.
+
+        Raises:
+            OSError: If it cannot be written; what was there stays, whole.
+        """
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(".part")
+        try:
+            with part.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+        if path.exists():
+            link = path.with_suffix(".link")
+            link.unlink(missing_ok=True)
+            os.link(path, link)  # so that the name is never without its file
+            os.replace(link, previous(path))
+        os.replace(part, path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        os.fsync(folder)
+        os.close(folder)
+
+    def load_checkpoint(
+        self, path: Any, map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Lightning's hook; `weights_only` is always true."""
+        return read(Path(path))
+
+
+def previous(path: Path) -> Path:
+    """Where the checkpoint before the one at `path` is kept."""
+    return path.with_suffix(".previous.ckpt")
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A checkpoint on the CPU, its tensors mapped from the file."""
+    loaded: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    return loaded
+
+
+def is_sound(path: Path) -> bool:
+    """Whether the file is whole: it is a zip archive, and each member has its own checksum."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except (OSError, EOFError, ValueError, NotImplementedError, zipfile.BadZipFile):
+        return False
+
+
+def sound(path: Path) -> Path | None:
+    """The checkpoint at `path`, or the one before it if that is damaged, or none."""
+    for candidate in (path, previous(path)):
+        if is_sound(candidate):
+            return candidate
+        if candidate.exists():
+            print(f"checkpoint {candidate} is damaged and is not used", flush=True)
+    return None
+
+
+def find(given: str, folder: Path, identity: dict[str, Any]) -> Path | None:
+    """The checkpoint to go on from.
+
+    Args:
+        given: A path, or `last`: the newest one under `folder` of this algorithm, task and seed.
+        folder: Where runs write theirs.
+        identity: What the run to be continued must have been, see `EnvStepCheckpoint`.
+
+    Returns:
+        The path; None if `last` was given and there is none, so that one command line can both
+        begin a run and continue it.
+
+    Raises:
+        ConfigurationError: If there is no whole checkpoint at the path, or not of this run.
+    """
+    if given != "last":
+        path = sound(Path(given))
+        if path is None:
+            raise ConfigurationError(
+                f"ckpt_path: {given!r} was given; allowed: 'last', or a checkpoint that is whole"
+            )
+        found = read(path).get(RUN)
+        if found is None:
+            raise ConfigurationError(
+                f"ckpt_path: {given!r} was given; allowed: a checkpoint with replay buffers, "
+                "such as last.ckpt (best.ckpt holds the weights alone)"
+            )
+        if found["identity"] != identity:
+            raise ConfigurationError(
+                f"ckpt_path: {given!r} was given, of {_named(found['identity'])}; "
+                f"allowed: a checkpoint of {_named(identity)}"
+            )
+        return path
+    candidates = sorted(folder.rglob("last.ckpt"), key=lambda p: p.stat().st_mtime, reverse=True)
+    for candidate in candidates:
+        path = sound(candidate)
+        if path is not None and read(path)[RUN]["identity"] == identity:
+            return path
+    return None
+
+
+def _named(identity: dict[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in identity.items())
+
+
+def generators() -> dict[str, Any]:
+    """The states of torch's, numpy's and Python's global random generators."""
+    name, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "numpy": (name, keys.tolist(), position, has_gauss, gauss),  # type: ignore[union-attr]
+        "python": random.getstate(),
+    }
+
+
+def set_generators(states: dict[str, Any]) -> None:
+    """Put back what `generators` returned."""
+    torch.set_rng_state(states["torch"])
+    if torch.cuda.is_available() and states["cuda"]:
+        torch.cuda.set_rng_state_all(states["cuda"])
+    np.random.set_state(states["numpy"])
+    random.setstate(states["python"])
