@@ -71,6 +71,8 @@ class EnvStepCheckpoint(Checkpoint):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Put the random generators back, now that nothing else will draw before the next step."""
+        if self.interruption is not None:
+            self.interruption.listen()
         if self._generators is not None:
             set_generators(self._generators)
             self._generators = None

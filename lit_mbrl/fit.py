@@ -114,7 +114,7 @@ class FitCLI(LightningCLI):
             raise ConfigurationError(f"trainer: {error}") from error
         retraining = self.config_init["retraining"]
         check(trainer, self.model, self.datamodule, retraining)
-        run_id = self._find_checkpoint()
+        run_id = self._find_checkpoint(trainer.max_epochs or 0)
         if late:
             known = {} if run_id is None else {"run_id": run_id}
             trainer.loggers = [
@@ -122,8 +122,12 @@ class FitCLI(LightningCLI):
             ]
         return trainer
 
-    def _find_checkpoint(self) -> str | None:
-        """Settle what to go on from; returns the run that wrote it."""
+    def _find_checkpoint(self, max_epochs: int) -> str | None:
+        """Settle what to go on from; returns the run that wrote it.
+
+        Raises:
+            ConfigurationError: If it does not fit the configuration.
+        """
         self.checkpoint: EnvStepCheckpoint = self.config_init["checkpoint"]
         self.ckpt_path: Path | None = None
         if (given := self.config_init["ckpt_path"]) is None:
@@ -134,7 +138,28 @@ class FitCLI(LightningCLI):
         if self.ckpt_path is None:
             print(f"no checkpoint of this run under {folder}: it begins anew", flush=True)
             return None
-        saved = read(self.ckpt_path)[RUN]
+        checkpoint = read(self.ckpt_path)
+        saved = checkpoint[RUN]
+        shapes = {name: value.shape for name, value in self.model.state_dict().items()}
+        require(
+            shapes == {name: value.shape for name, value in checkpoint["state_dict"].items()},
+            "ckpt_path",
+            str(self.ckpt_path),
+            "the configuration that the checkpoint was made with: its networks have other shapes",
+        )
+        capacity = saved["data"]["replay"]["capacity"]
+        require(
+            self.datamodule.replay_capacity == capacity,
+            "data.replay_capacity",
+            self.datamodule.replay_capacity,
+            f"{capacity}, as in the checkpoint",
+        )
+        require(
+            max_epochs * self.datamodule.steps_per_epoch > saved["env_step"],
+            "trainer.max_epochs",
+            max_epochs,
+            f"more than the {saved['env_step']:,} environment steps of the checkpoint",
+        )
         print(f"going on from {self.ckpt_path}, environment step {saved['env_step']:,}", flush=True)
         return saved["run_id"]
 

@@ -30,8 +30,14 @@ class Interruption:
         self._handlers: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "Interruption":
-        self._handlers = {number: signal.signal(number, self._note) for number in self.SIGNALS}
+        self._handlers = {number: signal.getsignal(number) for number in self.SIGNALS}
+        self.listen()
         return self
+
+    def listen(self) -> None:
+        """Be the only one to hear the signals; Lightning puts a handler of its own before others'."""
+        for number in self.SIGNALS:
+            signal.signal(number, self._note)
 
     def __exit__(
         self,

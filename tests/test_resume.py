@@ -1,10 +1,25 @@
 """A run that was stopped and goes on is the run that was never stopped."""
 
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import gymnasium
+import numpy as np
 import pytest
-from tiny import CONF, TINY, TINY_MODEL, History, Run, execute, learned
+import torch
+from mlflow.tracking import MlflowClient
+from tiny import CONF, TINY, TINY_MODEL, Run, execute, learned, options
+
+from lit_mbrl.checkpoints import RUN, is_sound, read, sound
+from lit_mbrl.envs import TASKS, Resumable, make_gym_env
+from lit_mbrl.fit import main
 
 
 def overrides(algorithm: str) -> dict[str, Any]:
@@ -39,6 +54,11 @@ def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return run
 
 
+@pytest.fixture(scope="module")
+def sac(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return start("SAC", tmp_path_factory.mktemp("sac"))
+
+
 def test_a_continued_run_logs_the_same_numbers(whole: Run, tmp_path: Path) -> None:
     """From step 70, in mid-epoch and mid-episode, to 80; elsewhere, so that nothing is shared."""
     checkpoint = whole.checkpoints / "last.previous.ckpt"
@@ -57,3 +77,214 @@ def test_a_run_that_ended_at_an_epochs_end_is_taken_further(whole: Run, tmp_path
     assert second.run_id == first.run_id
     assert learned(second) == learned(whole)
     assert rows(second) == rows(whole)
+
+
+def process(folder: Path, algorithm: str, values: dict[str, Any]) -> subprocess.Popen[str]:
+    """A run in a process of its own."""
+    config = CONF / f"{algorithm.lower()}.yaml"
+    return subprocess.Popen(
+        [sys.executable, "-m", "lit_mbrl.fit", "--config", str(config), *options(values)],
+        cwd=folder,
+        env={key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_run_after_a_checkpoint(number: signal.Signals, tmp_path: Path) -> None:
+    """And `last` goes on from it, to the numbers of a run that was never stopped."""
+    values = {**overrides("SAC"), "trainer.max_epochs": 1000, "checkpoint.every": 100_000}
+    running = process(tmp_path, "SAC", values)
+    assert running.stdout is not None
+    assert "environment step 20" in running.stdout.readline()
+    running.send_signal(number)
+    _, err = running.communicate(timeout=120)
+    assert running.returncode == 128 + number
+    assert f"{number.name}: finishing this environment step" in err
+    assert "Traceback" not in err
+    said = re.fullmatch(
+        r".* after environment step (\d+); .*--ckpt_path last", err.splitlines()[-1]
+    )
+    assert said, err
+    step = int(said[1])
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    experiment = client.get_experiment_by_name("lit_mbrl")
+    assert experiment is not None
+    (stopped,) = client.search_runs([experiment.experiment_id])
+    assert stopped.info.status == "KILLED"
+    epochs = step // 40 + 1
+    again = start("SAC", tmp_path, ckpt_path="last", **{"trainer.max_epochs": epochs})
+    assert again.run_id == stopped.info.run_id
+    assert client.get_run(again.run_id).info.status == "FINISHED"
+    never = start("SAC", tmp_path, **{"trainer.max_epochs": epochs})
+    assert learned(again) == learned(never)
+
+
+def test_a_second_signal_ends_the_process_at_once(tmp_path: Path) -> None:
+    """In the middle of a step that would take minutes."""
+    values = {**overrides("SAC"), "data.updates_per_step": 1_000_000}
+    running = process(tmp_path, "SAC", values)
+    assert running.stderr is not None
+    while not (tmp_path / "mlflow.db").exists():
+        assert running.poll() is None
+        time.sleep(0.1)
+    time.sleep(5)  # warm-up of a few hundred steps
+    running.send_signal(signal.SIGINT)
+    said = ""
+    while "once more to end at once" not in said:
+        said = running.stderr.readline()
+        assert running.poll() is None
+    running.send_signal(signal.SIGINT)
+    assert running.wait(timeout=30) == 128 + signal.SIGINT
+    assert not list(tmp_path.rglob("last.ckpt"))
+
+
+@pytest.mark.parametrize("damage", ["truncated", "a flipped bit", "empty"])
+def test_a_damaged_checkpoint_is_not_used(
+    damage: str, whole: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The one before it is, and one line says so."""
+    for name in ("last.ckpt", "last.previous.ckpt"):
+        shutil.copy(whole.checkpoints / name, tmp_path / name)
+    last = tmp_path / "last.ckpt"
+    content = bytearray(last.read_bytes())
+    if damage == "a flipped bit":
+        content[len(content) // 2] ^= 1
+    last.write_bytes({"truncated": content[: len(content) // 2], "empty": b""}.get(damage, content))
+    assert sound(last) == tmp_path / "last.previous.ckpt"
+    assert capsys.readouterr().out == f"checkpoint {last} is damaged and is not used\n"
+
+
+def test_every_flipped_bit_of_a_tensor_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "some.ckpt"
+    torch.save({"tensor": torch.arange(1000.0)}, path)
+    content = path.read_bytes()
+    payload = torch.arange(1000.0).numpy().tobytes()
+    begin = content.index(payload)
+    for position in range(begin, begin + len(payload), 97):
+        damaged = bytearray(content)
+        damaged[position] ^= 1 << position % 8
+        path.write_bytes(damaged)
+        assert not is_sound(path)
+    path.write_bytes(content)
+    assert is_sound(path)
+
+
+REFUSED = {
+    "of another seed": (
+        {"seed_everything": 1, "ckpt_path": "LAST"},
+        "of algorithm SAC, task Hopper-v5, seed 0; allowed: a checkpoint of algorithm SAC, "
+        "task Hopper-v5, seed 1",
+    ),
+    "of another task": (
+        {"data.env_id": "Walker2d-v5", "data.termination": "never", "ckpt_path": "LAST"},
+        "allowed: a checkpoint of algorithm SAC, task Walker2d-v5, seed 0",
+    ),
+    "the weights alone": ({"ckpt_path": "BEST"}, "allowed: a checkpoint with replay buffers"),
+    "not there": ({"ckpt_path": "nowhere.ckpt"}, "allowed: 'last', or a checkpoint that is whole"),
+    "of larger networks": (
+        {"model.hidden_sizes": [16, 17], "ckpt_path": "LAST"},
+        "allowed: the configuration that the checkpoint was made with",
+    ),
+    "further on than the run would end": (
+        {"trainer.max_epochs": 1, "ckpt_path": "LAST"},
+        "trainer.max_epochs: 1 was given; allowed: more than the 77 environment steps",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_checkpoint_that_does_not_fit_is_refused(
+    case: str, sac: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In one line, before anything runs."""
+    changed, expected = REFUSED[case]
+    given = {**overrides("SAC"), **changed}
+    places = {"LAST": sac.checkpoints / "last.ckpt", "BEST": sac.checkpoints / "best.ckpt"}
+    given["ckpt_path"] = places.get(given["ckpt_path"], given["ckpt_path"])
+    monkeypatch.chdir(sac.folder)
+    monkeypatch.setattr(sys, "argv", ["fit"])
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert main(["--config", str(CONF / "sac.yaml"), *options(given)]) == 2
+    err = capsys.readouterr().err
+    assert len(err.splitlines()) == 1
+    assert expected in err
+
+
+def test_last_begins_a_run_where_there_is_none(tmp_path: Path) -> None:
+    """So that one command line serves a machine that may be taken away."""
+    run = start("SAC", tmp_path, ckpt_path="last", **{"trainer.max_epochs": 1})
+    assert run.lines[0] == "no checkpoint of this run under checkpoints: it begins anew"
+    assert max(run.metrics["critic/loss"]) == 40
+
+
+class Forgetful(gymnasium.Env[np.ndarray, np.ndarray]):
+    """A task whose state nobody can save: it counts its steps."""
+
+    def __init__(self) -> None:
+        self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (2,))
+        self.action_space = gymnasium.spaces.Box(-1, 1, (1,))
+        self.count = 0
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.count = 0
+        return self._observe(), {}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        self.count += 1
+        return self._observe(), 1.0, False, self.count == 1000, {}
+
+    def _observe(self) -> np.ndarray:
+        return np.array([self.count, self.np_random.normal()], np.float32)
+
+
+def test_a_task_that_cannot_be_saved_begins_a_new_episode(tmp_path: Path) -> None:
+    """No window crosses the cut, and a line says what happened."""
+    gymnasium.register("Forgetful-v0", Forgetful)
+    values = {"data.env_id": "Forgetful-v0", "data.termination": "never"}
+    first = start("MPPVE", tmp_path, **values, **{"trainer.max_epochs": 1, "checkpoint.every": 40})
+    second = start("MPPVE", tmp_path, **values, ckpt_path="last")
+    assert any("Forgetful-v0 cannot go on in mid-episode" in line for line in second.lines)
+    assert second.run_id == first.run_id
+    replay = read(second.checkpoints / "last.ckpt")[RUN]["data"]["replay"]
+    counts = replay["rows"]["observation"][:, 0]
+    assert replay["steps"] == 200 + 77
+    assert counts[:241].tolist() == [*range(240), 0]  # step 40 begins a new episode
+    starts = replay["starts"]["values"]
+    # Windows of three steps: the last two steps before the cut begin none.
+    assert starts.tolist() == [*range(238), *range(240, 275)]
+
+
+@pytest.mark.parametrize("env_id", TASKS)
+def test_a_task_goes_on_bit_for_bit(env_id: str) -> None:
+    """Over ends of episodes, the time limit and new starts, from a state put into a new copy."""
+    kwargs = {"max_episode_steps": 50}
+    generator = np.random.default_rng(0)
+    env = Resumable(make_gym_env(env_id, kwargs))
+    size = env.action_space.shape
+    assert size is not None
+    observation, _ = env.reset(seed=3)
+    for cut in range(0, 140, 7):  # also at the very end of an episode
+        copy = Resumable(make_gym_env(env_id, kwargs))
+        saved = env.snapshot()
+        assert saved is not None
+        copy.resume(saved)
+        ended = saved["observation"] is None
+        resumed, _ = copy.reset()
+        if ended:
+            observation, _ = env.reset()
+        np.testing.assert_array_equal(resumed, observation)
+        for _ in range(7):
+            action = generator.uniform(-1, 1, size)
+            first, second = env.step(action), copy.step(action)
+            np.testing.assert_array_equal(first[0], second[0])
+            assert first[1:4] == second[1:4], cut
+            observation = first[0]
+            if (first[2] or first[3]) and _ < 6:
+                observation, _info = env.reset()
+                np.testing.assert_array_equal(copy.reset()[0], observation)

@@ -11,6 +11,8 @@ import torch
 import yaml
 from tiny import CONF, TINY, TINY_MODEL, Run, execute, learned
 
+from lit_mbrl.checkpoints import RUN
+
 PHASES = {"collect", "update", "fit", "imagine", "evaluate", "checkpoint"}
 METRICS = {
     "eval/return_mean",
@@ -132,13 +134,20 @@ def assert_within(wanted: Any, found: Any) -> None:
 
 
 def test_checkpoints_can_be_loaded_safely(run: Run) -> None:
-    for name in ("last.ckpt", "best.ckpt"):
-        checkpoint = torch.load(run.checkpoints / name, weights_only=True)
+    """The last one with all that a run goes on from, the best one with the weights."""
+    for name in ("last", "last.previous", "best"):
+        checkpoint = torch.load(run.checkpoints / f"{name}.ckpt", weights_only=True)
         weights = checkpoint["state_dict"]
         assert {key.split(".")[0] for key in weights} >= {"actor", "critic", "target_critic"}
         assert all(bool(value.isfinite().all()) for value in weights.values())
-        assert len(checkpoint["optimizer_states"]) == (3 if run.algorithm == "SAC" else 4)
-    assert len(list(run.checkpoints.iterdir())) == 2
+        assert checkpoint["hyper_parameters"]["hidden_sizes"] == [16, 16]
+        if name == "best":
+            assert "optimizer_states" not in checkpoint
+        else:
+            assert len(checkpoint["optimizer_states"]) == (3 if run.algorithm == "SAC" else 4)
+            assert checkpoint[RUN]["env_step"] == {"last": 40, "last.previous": 20}[name]
+            assert checkpoint[RUN]["data"]["replay"]["steps"] == 200 + checkpoint[RUN]["env_step"]
+    assert not [path for path in run.checkpoints.iterdir() if path.suffix != ".ckpt"]
 
 
 def test_results_are_written(run: Run) -> None:

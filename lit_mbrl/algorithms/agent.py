@@ -75,12 +75,16 @@ class Agent(LightningModule):
         torch._foreach_lerp_(list(target.parameters()), list(source.parameters()), rate)
 
     def log_step(self, **metrics: Tensor | float) -> None:
-        """Log `group_name=value` as `group/name` at the environment step of this batch.
+        """Log `group_name=value` as `group/name`, every `trainer.log_every_n_steps` steps.
 
-        Only the first underscore stands for the slash: `actor_loss` becomes `actor/loss`.
+        Only the first underscore stands for the slash: `actor_loss` becomes `actor/loss`. The
+        loggers are told at once, and not after the step as Lightning's `log` would: a checkpoint of
+        this step must not be written before its metrics are.
         """
-        named = {name.replace("_", "/", 1): value for name, value in metrics.items()}
-        self.log_dict({**named, "step": float(self.env_steps)})
+        if self.env_steps % self.trainer.log_every_n_steps == 0:
+            named = {name.replace("_", "/", 1): float(value) for name, value in metrics.items()}
+            for logger in self.trainer.loggers:
+                logger.log_metrics(named, step=self.env_steps)
 
     @property
     def env_steps(self) -> int:

@@ -80,6 +80,7 @@ class EnvironmentReplay:
         """All that is kept, as plain values and tensors."""
         return {
             "rows": _plain(self._buffer, len(self)),
+            "capacity": self.capacity,
             "steps": self.steps,
             "pending": self._pending,
             "starts": self._starts.snapshot(),
