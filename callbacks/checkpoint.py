@@ -1,13 +1,14 @@
 """Checkpoints by environment step."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
-from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning import LightningModule, Trainer, seed_everything
 from pytorch_lightning.callbacks import Checkpoint
 
 from lit_mbrl.checkpoints import RUN, generators, set_generators
-from lit_mbrl.errors import require
+from lit_mbrl.errors import DivergenceError, TaskError, require
 from lit_mbrl.interruption import Interrupted, Interruption
 
 from .evaluation import latest
@@ -28,14 +29,23 @@ class EnvStepCheckpoint(Checkpoint):
     Args:
         folder: Where to write; `checkpoints/<MLflow run id>` if None.
         every: Environment steps from checkpoint to checkpoint; 0 writes none.
+        restores: How often a run whose networks became infinite or undefined goes on by itself from
+            `last.ckpt`, with other random numbers.
     """
 
-    def __init__(self, folder: str | None = None, every: int = 1000):
+    def __init__(self, folder: str | None = None, every: int = 1000, restores: int = 0):
         require(every >= 0, "checkpoint.every", every, "an integer >= 0; 0 writes none")
-        self.folder, self.every = folder, every
+        require(restores >= 0, "checkpoint.restores", restores, "an integer >= 0")
+        self.folder, self.every, self.restores = folder, every, restores
+        self.restored = 0
         self.best_return: float | None = None
         self.interruption: Interruption | None = None
         self._generators: dict[str, Any] | None = None
+
+    @property
+    def last(self) -> Path:
+        """Where the newest checkpoint of this run is."""
+        return Path(self.folder or "", "last.ckpt")
 
     @staticmethod
     def identity(agent: Any, data: Any) -> dict[str, Any]:
@@ -76,6 +86,8 @@ class EnvStepCheckpoint(Checkpoint):
         if self._generators is not None:
             set_generators(self._generators)
             self._generators = None
+        if self.restored:  # the same numbers would lead to the same end
+            seed_everything(data_of(trainer).seed + self.restored, verbose=False)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: Any, *args: Any, **kwargs: Any
@@ -83,17 +95,39 @@ class EnvStepCheckpoint(Checkpoint):
         """Save if due, and end the run if it was interrupted.
 
         Raises:
+            DivergenceError: If the weights are not finite: the last checkpoint stays a good one.
             Interrupted: After a signal.
         """
-        assert self.folder is not None
         signum = self.interruption.signum if self.interruption else None
         if self.every:
             with phase(trainer, "checkpoint"):
                 self._save_best(trainer)
                 if signum is not None or env_steps(trainer) % self.every == 0:
-                    trainer.save_checkpoint(Path(self.folder, "last.ckpt"), weights_only=False)
+                    require_finite(pl_module)
+                    self._save(trainer, "last.ckpt")
         if signum is not None:
             raise Interrupted(signum, env_steps(trainer))
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Keep what was learned before the task failed."""
+        if isinstance(exception, TaskError) and self.every and env_steps(trainer):
+            self._save(trainer, "last.ckpt")
+
+    def _save(self, trainer: Trainer, name: str, weights_only: bool = False) -> None:
+        """Write a checkpoint; where it cannot be, the one before stays and training goes on."""
+        assert self.folder is not None
+        path = Path(self.folder, name)
+        try:
+            trainer.save_checkpoint(path, weights_only=weights_only)
+        except OSError as error:
+            print(
+                f"checkpoint {path} was not written at environment step {env_steps(trainer):,} "
+                f"({error.strerror}); the one before it is kept",
+                file=sys.stderr,
+                flush=True,
+            )
 
     def _save_best(self, trainer: Trainer) -> None:
         evaluated = latest(trainer)
@@ -101,5 +135,11 @@ class EnvStepCheckpoint(Checkpoint):
             return
         if self.best_return is None or evaluated.return_mean > self.best_return:
             self.best_return = evaluated.return_mean
-            assert self.folder is not None
-            trainer.save_checkpoint(Path(self.folder, "best.ckpt"), weights_only=True)
+            self._save(trainer, "best.ckpt", weights_only=True)
+
+
+def require_finite(agent: LightningModule) -> None:
+    """Raise a `DivergenceError` if any parameter is infinite or undefined."""
+    for name, parameter in agent.named_parameters():
+        if not parameter.isfinite().all():
+            raise DivergenceError(f"{name} is not finite")

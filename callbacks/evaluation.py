@@ -8,7 +8,7 @@ import torch
 from gymnasium import Env
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from lit_mbrl.envs import make_gym_env
+from lit_mbrl.envs import Resumable, make_gym_env
 from lit_mbrl.errors import require
 
 from .trainer import data_of, env_steps, log, phase
@@ -64,7 +64,9 @@ class Evaluation(Callback):
         """Make the copies of the task."""
         data = data_of(trainer)
         self._started = time.monotonic()
-        self._envs = [make_gym_env(data.env_id, data.env_kwargs) for _ in range(self.episodes)]
+        self._envs = [
+            Resumable(make_gym_env(data.env_id, data.env_kwargs)) for _ in range(self.episodes)
+        ]
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Close them."""

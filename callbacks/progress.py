@@ -9,7 +9,7 @@ from pytorch_lightning.callbacks import ProgressBar
 from tqdm import tqdm
 
 from .evaluation import latest
-from .trainer import data_of
+from .trainer import data_of, env_steps
 
 
 class Progress(ProgressBar):
@@ -24,7 +24,7 @@ class Progress(ProgressBar):
         self._bar: tqdm[Any] | None = None
         self._enabled = True
         self._started = 0.0
-        self._said = 0
+        self._first = self._said = 0
 
     def disable(self) -> None:
         """Lightning's hook: show nothing."""
@@ -42,11 +42,14 @@ class Progress(ProgressBar):
             self._bar = tqdm(desc="warm-up", unit=" env steps", dynamic_ncols=True)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The bar's length and clock: warm-up steps are not counted."""
-        self._started = time.monotonic()
+        """The bar and its clock: neither warm-up steps are counted nor those of an earlier part."""
+        self._started, self._first = time.monotonic(), env_steps(trainer)
+        evaluated = latest(trainer)
+        self._said = evaluated.env_step if evaluated is not None else 0
         if self._bar is not None:
             self._bar.set_description_str("")
             self._bar.reset(int(trainer.num_training_batches * (trainer.max_epochs or 0)))
+            self._bar.initial = self._bar.n = self._first
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
@@ -63,7 +66,7 @@ class Progress(ProgressBar):
             self._bar.update(1)
         elif self._enabled and evaluated is not None and evaluated.env_step != self._said:
             self._said = evaluated.env_step
-            rate = evaluated.env_step / (time.monotonic() - self._started)
+            rate = (evaluated.env_step - self._first) / (time.monotonic() - self._started)
             print(
                 f"environment step {evaluated.env_step:,}: return {evaluated.return_mean:.1f} "
                 f"± {evaluated.return_std:.1f}, {rate:.1f} steps/s",

@@ -1,10 +1,11 @@
 """Model retraining: when the dynamics are fitted and the imagined data renewed."""
 
+import math
 from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from lit_mbrl.errors import require
+from lit_mbrl.errors import DivergenceError, require
 
 from .trainer import data_of, env_steps, log, phase
 
@@ -51,6 +52,11 @@ class Retraining(Callback):
             report = agent.fit_dynamics(data.replay)
         with phase(trainer, "imagine"), autocast():
             windows = agent.imagine(data.replay, self.rollouts)
+        if not math.isfinite(report.holdout_mse):
+            raise DivergenceError(f"the dynamics' holdout error is {report.holdout_mse}")
+        if not len(windows):
+            raise DivergenceError("no imagined step is finite")
+        with phase(trainer, "imagine"):
             rollouts_kept = self.rollouts * self.retain_steps // self.every
             data.imagined.resize(rollouts_kept * agent.rollout_length)
             data.imagined.extend(windows)

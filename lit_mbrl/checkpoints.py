@@ -39,8 +39,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 torch.save(checkpoint, file)
                 file.flush()
                 os.fsync(file.fileno())
-        except BaseException:
+        except BaseException as error:
             part.unlink(missing_ok=True)
+            if isinstance(error.__context__, OSError):  # torch's writer fails once more on closing
+                raise error.__context__ from None
             raise
         if path.exists():
             link = path.with_suffix(".link")

@@ -1,4 +1,4 @@
-"""The one way in which a user's mistake is reported."""
+"""The ways in which a user's mistake, a task's and a network's are reported."""
 
 from typing import Any
 
@@ -21,3 +21,15 @@ def require(condition: bool, option: str, given: Any, allowed: str) -> None:
     """
     if not condition:
         raise ConfigurationError(f"{option}: {given!r} was given; allowed: {allowed}")
+
+
+class TrainingError(Exception):
+    """What ends a run that had begun; its message is one line."""
+
+
+class TaskError(TrainingError):
+    """The task raised an error, or returned what no task may; what was learned so far is good."""
+
+
+class DivergenceError(TrainingError):
+    """A network has become infinite or undefined; the last checkpoint is good, and is kept."""

@@ -5,6 +5,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
+import traceback
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -31,7 +32,7 @@ from lit_mbrl.callbacks import (
 from lit_mbrl.callbacks.evaluation import latest
 from lit_mbrl.checkpoints import RUN, find, read
 from lit_mbrl.data import ReplayData
-from lit_mbrl.errors import ConfigurationError, require
+from lit_mbrl.errors import ConfigurationError, DivergenceError, TrainingError, require
 from lit_mbrl.interruption import Interrupted, Interruption
 from lit_mbrl.parser import Parser
 from lit_mbrl.tracking import RunLogger
@@ -283,16 +284,22 @@ def build(arguments: list[str] | None = None) -> FitCLI:
     )
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None, restored: int = 0) -> int:
     """Run the command line; returns the exit status.
+
+    0 is success, 1 a task or a network that failed while training, 2 a configuration that cannot
+    be used, and 128 + n the signal n.
 
     Args:
         arguments: The command line's; those of the process if None.
+        restored: How often the run has gone on by itself after a divergence.
     """
+    arguments = sys.argv[1:] if arguments is None else arguments
     keep_freed_memory()
     quieten()
     try:
         cli = build(arguments)
+        cli.checkpoint.restored = restored
         with Interruption() as interruption:
             cli.checkpoint.interruption = interruption
             cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=cli.ckpt_path)
@@ -305,6 +312,18 @@ def main(arguments: list[str] | None = None) -> int:
                 logger.experiment.set_terminated(logger.run_id, "KILLED")
         print(f"{error}; go on with the same command and --ckpt_path last", file=sys.stderr)
         return 128 + error.signum
+    except TrainingError as error:
+        if error.__cause__ is not None:  # an error in the user's own code
+            traceback.print_exception(error.__cause__)
+        words = f"{error}; stopped after environment step {cli.model.env_steps:,}"
+        last = cli.checkpoint.last
+        if last.exists():
+            words = f"{words}, the last checkpoint is {last}"
+            if isinstance(error, DivergenceError) and restored < cli.checkpoint.restores:
+                print(f"{words}: going on from it", file=sys.stderr, flush=True)
+                return main([*arguments, "--ckpt_path", str(last)], restored + 1)
+        print(f"error: {words}", file=sys.stderr)
+        return 1
     report(cli.trainer)
     return 0
 

@@ -35,7 +35,7 @@ class Interruption:
         return self
 
     def listen(self) -> None:
-        """Be the only one to hear the signals; Lightning puts a handler of its own before others'."""
+        """Be the only one to hear the signals; Lightning puts a handler before those of others."""
         for number in self.SIGNALS:
             signal.signal(number, self._note)
 

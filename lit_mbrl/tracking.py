@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
@@ -34,8 +35,14 @@ class RunLogger(MLFlowLogger):
             run_id = None
         super().__init__(experiment_name, run_name, tracking_uri=uri, run_id=run_id)
         self.tracking_uri = uri
+        self._goes_on = run_id is not None
         if run_id is not None:
             self.experiment.update_run(run_id, status="RUNNING")
+
+    def log_hyperparams(self, params: Any) -> None:
+        """Lightning's hook; a run that goes on keeps those it began with, as MLflow demands."""
+        if not self._goes_on:
+            super().log_hyperparams(params)
 
 
 def _has(uri: str, run_id: str) -> bool:

@@ -81,8 +81,12 @@ class Agent(LightningModule):
         loggers are told at once, and not after the step as Lightning's `log` would: a checkpoint of
         this step must not be written before its metrics are.
         """
-        if self.env_steps % self.trainer.log_every_n_steps == 0:
-            named = {name.replace("_", "/", 1): float(value) for name, value in metrics.items()}
+        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if self.env_steps % every == 0:
+            named = {
+                name.replace("_", "/", 1): float(torch.as_tensor(value).detach())
+                for name, value in metrics.items()
+            }
             for logger in self.trainer.loggers:
                 logger.log_metrics(named, step=self.env_steps)
 

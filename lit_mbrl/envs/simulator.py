@@ -1,5 +1,8 @@
-"""Going on in the middle of an episode."""
+"""The task that is trained on: watched, and able to go on in the middle of an episode."""
 
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, SupportsFloat
 
 import gymnasium
@@ -15,6 +18,8 @@ from gymnasium.wrappers import (
     RescaleAction,
     TimeLimit,
 )
+
+from lit_mbrl.errors import DivergenceError, TaskError
 
 INTEGRATION = mujoco.mjtState.mjSTATE_INTEGRATION
 
@@ -51,29 +56,48 @@ class Resumable(Wrapper[Any, Any, Any, Any]):
         super().__init__(env)
         self._observation: np.ndarray | None = None  # None between episodes
         self._pending: dict[str, Any] | None = None
+        self._broken = False
 
     def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
-        """gymnasium's."""
-        observation, reward, terminated, truncated, info = self.env.step(action)
+        """gymnasium's.
+
+        Raises:
+            DivergenceError: If the action is not finite.
+            TaskError: If the task raises an error or returns what is not a finite observation of
+                the declared shape and a finite reward.
+        """
+        if not np.all(np.isfinite(action)):
+            raise DivergenceError(f"the policy's action is {_one_line(action)}")
+        with self._blame("step"):
+            observation, reward, terminated, truncated, info = self.env.step(action)
+            self._check(observation)
+            if not math.isfinite(reward):
+                raise TaskError(f"the task returned a reward of {reward}")
         self._observation = None if terminated or truncated else np.array(observation)
         return observation, reward, terminated, truncated, info
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """gymnasium's, but the first one after `resume` goes on where `snapshot` was taken."""
-        if self._pending is None:
-            observation, info = self.env.reset(seed=seed, options=options)
-        else:
-            state, self._pending = self._pending, None
-            observation, info = self._restore(state)
+        """gymnasium's, but the first one after `resume` goes on where `snapshot` was taken.
+
+        Raises:
+            TaskError: As `step`.
+        """
+        with self._blame("reset"):
+            if self._pending is None:
+                observation, info = self.env.reset(seed=seed, options=options)
+            else:
+                state, self._pending = self._pending, None
+                observation, info = self._restore(state)
+            self._check(observation)
         self._observation = np.array(observation)
         return observation, info
 
     def snapshot(self) -> dict[str, Any] | None:
         """The state as tensors, numbers and strings; None if this task's cannot be had."""
         task: Any = self.unwrapped
-        if not self._can_be_saved():
+        if self._broken or not self._can_be_saved():
             return None
         state: dict[str, Any] = {
             "generator": _as_text(task.np_random.bit_generator.state),
@@ -106,6 +130,25 @@ class Resumable(Wrapper[Any, Any, Any, Any]):
         else:
             task.set_simulator_state(state["task"])
         return state["observation"].numpy().copy(), {}
+
+    @contextmanager
+    def _blame(self, method: str) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            self._broken = True
+            if isinstance(error, TaskError):
+                raise
+            raise TaskError(f"the task's {method} failed: {_one_line(repr(error))}") from error
+
+    def _check(self, observation: Any) -> None:
+        shape = self.observation_space.shape
+        if np.shape(observation) != shape:
+            raise TaskError(
+                f"the task returned an observation of shape {np.shape(observation)}, not {shape}"
+            )
+        if not np.isfinite(observation).all():
+            raise TaskError(f"the task returned the observation {_one_line(observation)}")
 
     def _can_be_saved(self) -> bool:
         task = self.unwrapped
@@ -150,3 +193,7 @@ def _from_text(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _from_text(inner) for key, inner in value.items()}
     return int(value) if value.isdigit() else value
+
+
+def _one_line(value: object) -> str:
+    return " ".join(str(value).split())

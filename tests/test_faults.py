@@ -1,0 +1,202 @@
+"""Faults of tasks, networks and disks, injected for real."""
+
+import errno
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from tiny import CONF, TINY, TINY_MODEL, execute, options
+
+from lit_mbrl.algorithms import MPPVE
+from lit_mbrl.checkpoints import RUN, AtomicCheckpointIO, is_sound, previous, read
+from lit_mbrl.fit import main
+
+
+class Faulty(gymnasium.Env[np.ndarray, np.ndarray]):
+    """Well for 229 steps, then at fault; its episodes take 20 steps."""
+
+    def __init__(self, fault: str) -> None:
+        self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (3,))
+        self.action_space = gymnasium.spaces.Box(-1, 1, (1,))
+        self.fault, self.steps = fault, 0
+
+    def observe(self) -> np.ndarray:
+        return self.np_random.normal(size=3).astype(np.float32)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        super().reset(seed=seed)
+        if self.fault == "raises in reset" and self.steps >= 220:
+            raise OSError("no arm")
+        return self.observe(), {}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        self.steps += 1
+        observation, reward = self.observe(), 1.0
+        if self.steps >= 230:
+            match self.fault:
+                case "raises in step":
+                    raise RuntimeError("the arm fell off")
+                case "NaN observation":
+                    observation[1] = np.nan
+                case "infinite reward":
+                    reward = float("inf")
+                case "NaN reward":
+                    reward = float("nan")
+                case "larger observation":
+                    observation = np.zeros(4, np.float32)
+        return observation, reward, False, self.steps % 20 == 0, {}
+
+
+EXPECTED = {
+    "raises in step": "the task's step failed: RuntimeError('the arm fell off')",
+    "raises in reset": "the task's reset failed: OSError('no arm')",
+    "NaN observation": "the task returned the observation [",
+    "infinite reward": "the task returned a reward of inf",
+    "NaN reward": "the task returned a reward of nan",
+    "larger observation": "the task returned an observation of shape (4,), not (3,)",
+}
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr(sys, "argv", ["fit"])
+    gymnasium.register("Faulty-v0", Faulty)
+    yield
+    del gymnasium.registry["Faulty-v0"]
+
+
+def arguments(algorithm: str, **changed: Any) -> list[str]:
+    model = {} if algorithm == "sac" else TINY_MODEL
+    values = {**TINY, **model, "data.env_id": "InvertedPendulum-v5", **changed}
+    return ["--config", str(CONF / f"{algorithm}.yaml"), *options(values)]
+
+
+@pytest.mark.parametrize("fault", EXPECTED)
+def test_a_task_at_fault_ends_the_run_with_a_checkpoint(
+    fault: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing undefined is stored, and all that came before is."""
+    given = {"data.env_id": "Faulty-v0", "data.termination": "never", "checkpoint.every": 1000}
+    values = {**given, "data.env_kwargs": f"{{fault: {fault}}}", "evaluation.every": 1000}
+    assert main(arguments("sac", **values)) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    # 200 steps of warm-up; the one at fault is not counted.
+    done = 19 if fault == "raises in reset" else 29
+    assert last.startswith(f"error: {EXPECTED[fault]}")
+    assert f"stopped after environment step {done}, the last checkpoint is" in last
+    (path,) = tmp_path.rglob("last.ckpt")
+    saved = read(path)[RUN]
+    assert saved["env_step"] == done
+    rows = saved["data"]["replay"]["rows"]
+    assert len(rows["reward"]) == 200 + done
+    assert all(bool(rows[key].isfinite().all()) for key in ("observation", "action", "reward"))
+    # The repaired task goes on from there.
+    repaired = {**values, "data.env_kwargs": "{fault: none}", "ckpt_path": str(path)}
+    assert main(arguments("sac", **repaired)) == 0
+    assert "return" not in capsys.readouterr().err
+
+
+def test_a_task_at_fault_in_the_warm_up(capsys: pytest.CaptureFixture[str]) -> None:
+    values = {"data.env_id": "Faulty-v0", "data.termination": "never", "data.warmup_steps": 300}
+    assert main(arguments("sac", **values, **{"data.env_kwargs": "{fault: NaN reward}"})) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.endswith("a reward of nan; stopped after environment step 0")
+
+
+@pytest.mark.parametrize("network", ["actor", "critic", "dynamics"])
+def test_a_network_that_diverges_ends_the_run_and_keeps_the_checkpoint(
+    network: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """At step 25 of 40 its weights become undefined; step 20 was saved."""
+    poison(monkeypatch, network, times=1)
+    assert main(arguments("mppve")) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("error: ")
+    (path,) = tmp_path.rglob("last.ckpt")
+    assert last.endswith(f"the last checkpoint is {path.relative_to(tmp_path)}")
+    checkpoint = read(path)
+    assert checkpoint[RUN]["env_step"] == 20
+    assert all(bool(value.isfinite().all()) for value in checkpoint["state_dict"].values())
+    rows = checkpoint[RUN]["data"]["replay"]["rows"]
+    assert bool(rows["action"].isfinite().all())
+
+
+def test_a_diverged_run_goes_on_by_itself_if_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    poison(monkeypatch, "critic", times=2)
+    assert main(arguments("mppve", **{"checkpoint.restores": 2})) == 0
+    captured = capsys.readouterr()
+    assert captured.err.count(": going on from it") == 2
+    assert captured.out.count("environment step 20: return") == 1
+    (path,) = tmp_path.rglob("last.ckpt")
+    assert read(path)[RUN]["env_step"] == 40
+
+
+def poison(monkeypatch: pytest.MonkeyPatch, network: str, times: int) -> None:
+    """Make weights undefined in step 25, so often."""
+    step, left = MPPVE.training_step, [times]
+
+    def poisoned(agent: MPPVE, *args: Any) -> None:
+        step(agent, *args)
+        if agent.env_steps == 25 and left[0]:
+            left[0] -= 1
+            next(getattr(agent, network).parameters()).data.fill_(torch.nan)
+
+    monkeypatch.setattr(MPPVE, "training_step", poisoned)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 1 MiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)], capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip("mounting a file system needs privileges")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_a_full_disk_keeps_the_checkpoint_before(small_disk: Path) -> None:
+    path, io = small_disk / "last.ckpt", AtomicCheckpointIO()
+    io.save_checkpoint({"step": 1, "rows": torch.zeros(10_000)}, path)
+    io.save_checkpoint({"step": 2, "rows": torch.zeros(10_000)}, path)
+    with pytest.raises(OSError) as raised:
+        io.save_checkpoint({"step": 3, "rows": torch.zeros(1_000_000)}, path)
+    assert raised.value.errno == errno.ENOSPC
+    assert is_sound(path) and read(path)["step"] == 2
+    assert is_sound(previous(path)) and read(previous(path))["step"] == 1
+    assert {found.name for found in small_disk.iterdir()} == {"last.ckpt", "last.previous.ckpt"}
+
+
+def test_a_run_survives_a_full_disk(
+    small_disk: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Training goes on without its checkpoints, and says so."""
+    (small_disk / "filler").write_bytes(bytes(2**20 - 50_000))
+    values = {"checkpoint.folder": str(small_disk), "checkpoint.every": 20}
+    run = execute("SAC", tmp_path, CONF / "sac.yaml", {**TINY, **values})
+    assert run.status == 0
+    assert max(run.metrics["critic/loss"]) == 40
+    err = capsys.readouterr().err
+    assert f"checkpoint {small_disk}/last.ckpt was not written at environment step 20" in err
+    assert f"checkpoint {small_disk}/last.ckpt was not written at environment step 40" in err
+    assert "No space left on device" in err
+    # The weights alone are small enough.
+    assert {found.name for found in small_disk.iterdir()} == {"best.ckpt", "filler"}
