@@ -61,7 +61,9 @@ class EnvStepCheckpoint(Checkpoint):
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Lightning's hook: add what Lightning does not know of."""
+        """Lightning's hook: add what Lightning does not know of, and put its own counts right."""
+        steps_per_epoch = data_of(trainer).steps_per_epoch
+        _set_progress(checkpoint["loops"]["fit_loop"], env_steps(trainer), steps_per_epoch)
         checkpoint[RUN] = {
             "identity": self.identity(pl_module, data_of(trainer)),
             "run_id": trainer.logger.version if trainer.logger else None,
@@ -143,3 +145,21 @@ def require_finite(agent: LightningModule) -> None:
     for name, parameter in agent.named_parameters():
         if not parameter.isfinite().all():
             raise DivergenceError(f"{name} is not finite")
+
+
+def _set_progress(loop: dict[str, Any], env_step: int, steps_per_epoch: int) -> None:
+    """Count epochs and batches as a run does that was never stopped.
+
+    Lightning counts otherwise after it has gone on from the end of an epoch: the next time that the
+    run goes on, it would last an epoch too long.
+    """
+    begun = -(-env_step // steps_per_epoch)
+    batch = env_step - (begun - 1) * steps_per_epoch
+    epochs = {"ready": begun, "started": begun, "processed": begun - 1, "completed": begun - 1}
+    loop["epoch_progress"] = {"total": epochs, "current": dict(epochs)}
+    loop["epoch_loop.batch_progress"] = {
+        # Saved after a batch and before Lightning has counted it as completed.
+        name: {"ready": count, "started": count, "processed": count, "completed": count - 1}
+        for name, count in (("total", env_step), ("current", batch))
+    }
+    loop["epoch_loop.batch_progress"]["is_last_batch"] = batch == steps_per_epoch

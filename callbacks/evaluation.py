@@ -108,7 +108,8 @@ class Evaluation(Callback):
         observations = np.stack(starts).astype(np.float32)
         running = np.arange(self.episodes)
         while running.size:
-            batch = torch.from_numpy(observations[running]).to(agent.device)
+            # A copy of torch's: products of two rows depend on alignment in the last bit.
+            batch = torch.tensor(observations[running], device=agent.device)
             actions = agent.act(batch, deterministic=True).cpu().numpy()
             ended = np.zeros(running.size, dtype=bool)
             for i, (episode, action) in enumerate(zip(running, actions, strict=True)):

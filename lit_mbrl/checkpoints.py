@@ -20,7 +20,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes beside, flushes, renames, and keeps the file before as `<name>.previous.ckpt`.
 
     A process that dies at any moment leaves a whole checkpoint under the name. Reading unpickles
-    nothing but tensors and plain values, and maps the file instead of copying it into memory.
+    nothing but tensors and plain values.
     """
 
     def save_checkpoint(
@@ -58,7 +58,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         self, path: Any, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
         """Lightning's hook; `weights_only` is always true."""
-        return read(Path(path))
+        return read(Path(path), mapped=False)  # optimizers keep the tensors they are given
 
 
 def previous(path: Path) -> Path:
@@ -66,9 +66,9 @@ def previous(path: Path) -> Path:
     return path.with_suffix(".previous.ckpt")
 
 
-def read(path: Path) -> dict[str, Any]:
-    """A checkpoint on the CPU, its tensors mapped from the file."""
-    loaded: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+def read(path: Path, mapped: bool = True) -> dict[str, Any]:
+    """A checkpoint on the CPU; `mapped` leaves its tensors in the file until they are looked at."""
+    loaded: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     return loaded
 
 

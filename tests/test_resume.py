@@ -14,6 +14,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from kill_and_go_on import kill_and_go_on
 from mlflow.tracking import MlflowClient
 from tiny import CONF, TINY, TINY_MODEL, Run, execute, learned, options
 
@@ -36,8 +37,28 @@ def overrides(algorithm: str) -> dict[str, Any]:
 
 
 def start(algorithm: str, folder: Path, **changed: Any) -> Run:
+    folder.mkdir(exist_ok=True)
     config = CONF / f"{algorithm.lower()}.yaml"
     return execute(algorithm, folder, config, {**overrides(algorithm), **changed})
+
+
+def assert_same(one: Any, other: Any, name: str) -> None:
+    """Checkpoints are equal to the last bit, but for clocks and the name of the run."""
+    if name.rpartition(".")[2] in ("seconds", "run_id", "history"):
+        return
+    assert type(one) is type(other), name
+    if isinstance(one, torch.Tensor):
+        assert torch.equal(one, other), name
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys(), name
+        for key in one:
+            assert_same(one[key], other[key], f"{name}.{key}")
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other), name
+        for index, (a, b) in enumerate(zip(one, other, strict=True)):
+            assert_same(a, b, f"{name}[{index}]")
+    else:
+        assert one == other, name
 
 
 def rows(run: Run) -> list[str]:
@@ -77,6 +98,13 @@ def test_a_run_that_ended_at_an_epochs_end_is_taken_further(whole: Run, tmp_path
     assert second.run_id == first.run_id
     assert learned(second) == learned(whole)
     assert rows(second) == rows(whole)
+    # And again, from the middle of the epoch that began there.
+    checkpoint = second.checkpoints / "last.previous.ckpt"
+    third = start(whole.algorithm, tmp_path / "third", ckpt_path=checkpoint)
+    assert learned(third) == learned(whole, after=70)
+    assert_same(
+        read(third.checkpoints / "last.ckpt"), read(whole.checkpoints / "last.ckpt"), "checkpoint"
+    )
 
 
 def process(folder: Path, algorithm: str, values: dict[str, Any]) -> subprocess.Popen[str]:
@@ -288,3 +316,9 @@ def test_a_task_goes_on_bit_for_bit(env_id: str) -> None:
             if (first[2] or first[3]) and _ < 6:
                 observation, _info = env.reset()
                 np.testing.assert_array_equal(copy.reset()[0], observation)
+
+
+def test_kill_9_loses_nothing(tmp_path: Path) -> None:
+    """The short form of tests/kill_and_go_on.py: one kill at a random moment, one in a write."""
+    outcome = kill_and_go_on(tmp_path, kills=2, epochs=4)
+    assert outcome == {"at a random moment": 1, "in a write": 1, "lost": 0, "wrong": 0}

@@ -1,0 +1,126 @@
+"""Kills a run with SIGKILL again and again, goes on from `last`, and compares with one left alone.
+
+    python tests/kill_and_go_on.py --kills 50
+
+Half of the kills come at a random moment of training, half while a checkpoint is being written. The
+run is small but has all parts: fits, imagination, evaluations, checkpoints every third step. Prints
+tried / survived / lost and fails unless every metric of the killed run equals, bit for bit, that of
+the run left alone.
+"""
+
+import argparse
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from mlflow.tracking import MlflowClient
+from tiny import CONF, TINY, TINY_MODEL, execute, learned, options
+
+from lit_mbrl.checkpoints import RUN, find, read
+
+IDENTITY = {"algorithm": "MPPVE", "task": "Hopper-v5", "seed": 0}
+LINES = (b"going on", b"no checkpoint")
+
+
+def values(epochs: int) -> dict[str, Any]:
+    return {
+        **TINY,
+        **TINY_MODEL,
+        "data.env_id": "Hopper-v5",
+        "trainer.max_epochs": epochs,
+        "trainer.log_every_n_steps": 1,
+        "retraining.every": 5,
+        "retraining.retain_steps": 20,
+        "rollout_length.end": 3,
+        "rollout_length.end_step": 60,
+        "checkpoint.every": 3,
+    }
+
+
+def kill_once(folder: Path, epochs: int, writing: bool, draw: random.Random) -> bool:
+    """Go on, and kill at a random moment or in a write; False if the run ended before."""
+    arguments = options({**values(epochs), "ckpt_path": "last"})
+    config = str(CONF / "mppve.yaml")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lit_mbrl.fit", "--config", config, *arguments],
+        cwd=folder,
+        env={key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    assert process.stdout is not None
+    while not process.stdout.readline().startswith(LINES):
+        assert process.poll() is None, "it failed to start"
+    moment = time.monotonic() + draw.uniform(0.5, 6)
+    while process.poll() is None:
+        if time.monotonic() > moment and (not writing or any(folder.rglob("*.part"))):
+            process.kill()
+            process.wait()
+            return True
+        time.sleep(0.0005)
+    assert process.returncode == 0, f"it failed with {process.returncode}"
+    return False
+
+
+def kill_and_go_on(folder: Path, kills: int, epochs: int, seed: int = 0) -> dict[str, int]:
+    """Kill `kills` times, let the run end, and compare; returns what was tried and what was lost.
+
+    Args:
+        folder: Empty.
+        kills: How often.
+        epochs: Length of the run, of 40 environment steps each: long enough for all the kills.
+        seed: Of the moments.
+    """
+    draw = random.Random(seed)
+    for name in ("killed", "alone"):
+        (folder / name).mkdir()
+    done = {"at a random moment": 0, "in a write": 0}
+    while sum(done.values()) < kills:
+        writing = sum(done.values()) % 2 == 1
+        alive = kill_once(folder / "killed", epochs, writing, draw)
+        assert alive, f"the run ended after {done}: give it more epochs"
+        done["in a write" if writing else "at a random moment"] += 1
+        last = find("last", folder / "killed" / "checkpoints", IDENTITY)
+        step = 0 if last is None else read(last)[RUN]["env_step"]
+        print(f"kill {sum(done.values())}: a whole checkpoint of step {step}", flush=True)
+    killed = execute(
+        "MPPVE", folder / "killed", CONF / "mppve.yaml", {**values(epochs), "ckpt_path": "last"}
+    )
+    alone = execute("MPPVE", folder / "alone", CONF / "mppve.yaml", values(epochs))
+    expected, found = learned(alone), learned(killed)
+    # Values logged twice, before and after a kill, are the same ones.
+    client = MlflowClient(f"sqlite:///{folder}/killed/mlflow.db")
+    wrong = sorted(
+        (entry.step, name, entry.value, expected[name].get(entry.step))
+        for name in expected
+        for entry in client.get_metric_history(killed.run_id, name)
+        if entry.value != expected[name].get(entry.step)
+    )
+    for step, name, value, right in wrong[:10]:
+        print(f"differs: step {step}, {name}, {value} instead of {right}", flush=True)
+    values_expected = {(name, step) for name in expected for step in expected[name]}
+    values_found = {(name, step) for name in found for step in found[name]}
+    return {**done, "lost": len(values_expected - values_found), "wrong": len(wrong)}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--epochs", type=int, default=40, help="of 40 environment steps")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        outcome = kill_and_go_on(Path(folder), given.kills, given.epochs)
+    good = outcome["lost"] == outcome["wrong"] == 0
+    for name in ("at a random moment", "in a write"):
+        print(f"kill -9 {name}: tried {outcome[name]}, survived {outcome[name] if good else '?'}")
+    print(f"metrics lost: {outcome['lost']}, metrics that differ: {outcome['wrong']}")
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
