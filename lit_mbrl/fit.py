@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import ArgumentError
+from jsonargparse import ArgumentError, Namespace
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -78,8 +78,10 @@ class FitCLI(LightningCLI):
             )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Lightning's, with the seed checked before anything is seeded."""
+        """Lightning's, with what it takes for granted checked before it is used."""
         super().parse_arguments(parser, args)
+        trainer = self.config["trainer"]
+        require(isinstance(trainer, Namespace), "trainer", trainer, "a group of options")
         seed = self.config["seed_everything"]
         valid = isinstance(seed, int) and not isinstance(seed, bool) and 0 <= seed < 2**32
         require(valid, "seed_everything", seed, "an integer from 0 to 2**32 - 1")
@@ -199,7 +201,10 @@ class RecordConfiguration(SaveConfigCallback):
 
 
 def current_commit() -> str:
-    """The commit of the checkout that runs, with `-dirty` if it was changed; else `unknown`."""
+    """The commit of the checkout that runs, with `-dirty` if it was changed; else `unknown`.
+
+    A changed file under results/ is no change: runs write there.
+    """
 
     def git(*arguments: str) -> str:
         command = ["git", *arguments]
@@ -210,7 +215,8 @@ def current_commit() -> str:
     try:
         # Installed elsewhere, the package may lie in a repository that is not its own.
         git("ls-files", "--error-unmatch", Path(__file__).name)
-        return git("describe", "--always", "--abbrev=40", "--dirty", "--exclude=*")
+        changed = git("diff", "--name-only", "HEAD", "--", ":/", ":(top,exclude)results")
+        return git("rev-parse", "HEAD") + ("-dirty" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 
@@ -235,6 +241,8 @@ def check(trainer: Trainer, agent: Any, data: ReplayData, retraining: Retraining
         trainer.max_epochs,
         "an integer of at least 1",
     )
+    every = trainer.log_every_n_steps  # type: ignore[attr-defined]
+    require(every >= 1, "trainer.log_every_n_steps", every, "an integer of at least 1")
     learns_model = hasattr(agent, "fit_dynamics")
     require(
         learns_model or retraining.every == 0,
@@ -352,6 +360,8 @@ def quieten() -> None:
     # Observations are cast to float32 on purpose; infinite bounds lose nothing.
     warnings.filterwarnings("ignore", message=".*Box (low|high)'s precision lowered.*")
     warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
+    # Arguments are given to the parser in any case, see `main`.
+    warnings.filterwarnings("ignore", message=".*LightningCLI's args parameter.*")
     # A run goes on in mid-epoch from the data module's own state.
     warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")
     warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated.*")

@@ -43,6 +43,7 @@ def readable(message: str, options: list[str]) -> str:
     allowed = "the dotted path of a class, such as lit_mbrl.algorithms.MPPVE"
     problem = r"Problem with given class_path ('.*?'): (.*)"
     text = re.sub(problem, rf"\1 was given (\2); allowed: {allowed}", text)
+    text = re.sub(r"unhashable type: '(\w+)'", rf"a \1 was given; allowed: {allowed}", text)
     text = re.sub(r'Parser key "(\S+)": ', r"\1: ", text)
     text = re.sub(r"Option '(\S+)' is required.*", r"\1: missing; see --config and --help", text)
     text = re.sub(r"Group '(\S+)' does not accept option '(\S+)'", r"Option '\1.\2' is not", text)
