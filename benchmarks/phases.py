@@ -1,0 +1,283 @@
+"""Times each phase of MPPVE at a task's real sizes, beside what the machine could do.
+
+    python benchmarks/phases.py --tasks Hopper-v5 HalfCheetah-v5 Ant-v5 --json new.json
+    python benchmarks/phases.py --tasks Hopper-v5 --compare old.json
+
+Each phase is the code of the real run, called on a run that has made some environment steps: its
+networks, buffers and task. Counted are the floating-point operations of its matrix products (by
+torch's flop counter) and the bytes that its tensor operations read and write. The ceilings are
+taken in the same run: a product of the phase's heaviest shape, a large product, a large copy. The
+fraction is the time that the counted operations would take at the product's ceiling over the time
+that they took.
+"""
+
+import argparse
+import json
+import platform
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import chdir
+from pathlib import Path
+from typing import Any
+
+import torch
+from lit_mbrl.callbacks import EnvStepCheckpoint, Evaluation
+from lit_mbrl.callbacks.trainer import data_of, log
+from pytorch_lightning import Callback, LightningModule, Trainer
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.benchmark import Timer
+from torch.utils.flop_counter import FlopCounterMode
+
+from lit_mbrl.dynamics import fit
+from lit_mbrl.fit import build, current_commit, quieten
+from lit_mbrl.objectives import Plan
+
+CONF = Path(__file__).parents[1] / "conf"
+PRODUCTS = ("mm", "addmm", "bmm", "baddbmm")
+AT_STEP = 20
+"""Environment step at whose end the phases are timed."""
+
+
+class Traffic(TorchDispatchMode):
+    """Counts the bytes that tensor operations read and write, and the shapes of products."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes = 0
+        self.products: Counter[tuple[tuple[int, ...], tuple[int, ...]]] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if func.is_view:
+            return out
+        touched = [leaf for leaf in tree_leaves((args, out)) if isinstance(leaf, Tensor)]
+        self.bytes += sum(tensor.numel() * tensor.element_size() for tensor in touched)
+        name = func.overloadpacket.__name__
+        if name in PRODUCTS:
+            matrices = [arg for arg in args if isinstance(arg, Tensor)][-2:]
+            first, second = (tuple(matrix.shape) for matrix in matrices)
+            self.products[first, second] += (
+                2 * first[-1] * matrices[1].shape[-1] * (matrices[0].numel() // first[-1])
+            )
+        return out
+
+
+def seconds(work: Callable[[], Any], least: float) -> float:
+    """Median seconds of a call, over at least so many seconds of calls."""
+    timer = Timer("work()", globals={"work": work}, num_threads=torch.get_num_threads())
+    return float(timer.blocked_autorange(min_run_time=least).median)
+
+
+def product_rate(first: tuple[int, ...], second: tuple[int, ...], device: Any, dtype: Any) -> float:
+    """Floating-point operations a second of one matrix product."""
+    a, b = (torch.randn(shape, device=device).to(dtype) for shape in (first, second))
+    operations = 2 * a.numel() * second[-1]
+    return operations / seconds(lambda: a @ b, 0.3)
+
+
+class Phases(Callback):
+    """Times every phase at the end of step `AT_STEP`."""
+
+    def __init__(self, least: float) -> None:
+        self.least = least
+        self.rows: dict[str, dict[str, Any]] = {}
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
+    ) -> None:
+        agent: Any = pl_module
+        if agent.env_steps != AT_STEP:
+            return
+        data = data_of(trainer)
+        autocast = trainer.precision_plugin.forward_context
+        batch = data.draw()
+        rows = batch.numel()
+        with torch.no_grad():
+            plan = agent.plan(batch["next", "observation"].flatten(0, 1))
+        windows, first = batch[0], Plan(*(part[: batch.shape[1]] for part in plan))
+
+        def plans() -> None:
+            with torch.no_grad(), autocast():
+                agent.plan(batch["next", "observation"].flatten(0, 1))
+
+        def critic() -> None:
+            with autocast():
+                loss, _ = agent.critic_loss(windows, first)
+                agent.step("critic", loss)
+                agent.track(agent.target_critic, agent.critic, agent.target_rate)
+
+        def actor() -> None:
+            with autocast():
+                loss, _ = agent.actor_loss(batch["observation"][batch["real"]])
+                agent.step("actor", loss, agent.actor_max_norm)
+
+        transitions = data.replay.transitions()
+
+        def epoch() -> None:
+            with autocast():
+                fit(agent.dynamics, agent.optimizer("dynamics"), transitions, patience=1)
+
+        def imagine() -> None:
+            with autocast():
+                agent.imagine(data.replay, 10_000)
+
+        def log_metrics() -> None:
+            log(trainer, {"actor/loss": 0.0, "critic/loss": 0.0, "critic/value": 0.0})
+
+        callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+        evaluation = next(c for c in callbacks if isinstance(c, Evaluation))
+        checkpoint = next(c for c in callbacks if isinstance(c, EnvStepCheckpoint))
+        updates = data.updates_per_step
+        frames = iter(data._collector)  # type: ignore[arg-type]
+        self.time("plans of all targets", plans, per=updates, unit="critic update")
+        self.time("critic update", critic, per=1, unit="critic update")
+        self.time("actor update", actor, per=1, unit="actor update")
+        before = time.perf_counter()
+        with autocast():
+            report = fit(agent.dynamics, agent.optimizer("dynamics"), transitions, patience=1)
+        taken = time.perf_counter() - before
+        self.time("dynamics epoch", epoch, per=report.epochs, unit="epoch", once=taken)
+        self.time("imagination", imagine, per=10_000, unit="row")
+        self.time("drawing a step's batch", data.draw, per=rows, unit="row")
+        self.time("a step of the task", lambda: next(frames), per=1, unit="step")
+        self.time("evaluation", lambda: evaluation.run_episodes(agent), per=1, unit="evaluation")
+        self.time(
+            "checkpoint",
+            lambda: trainer.save_checkpoint(checkpoint.last, weights_only=False),
+            per=1,
+            unit="checkpoint",
+        )
+        self.time("logging", log_metrics, per=1, unit="call")
+
+    def time(
+        self, name: str, work: Callable[[], Any], per: int, unit: str, once: float | None = None
+    ) -> None:
+        """Count and time one phase; `once` is its time if it is not to be repeated."""
+        with FlopCounterMode(display=False) as flops, Traffic() as traffic:
+            work()
+        taken = once if once is not None else seconds(work, self.least)
+        row: dict[str, Any] = {
+            "unit": unit,
+            "milliseconds": 1e3 * taken / per,
+            "per_second": per / taken,
+            "gigaflop": flops.get_total_flops() / per / 1e9,
+            "megabytes": traffic.bytes / per / 1e6,
+        }
+        if traffic.products:
+            (first, second), _ = traffic.products.most_common(1)[0]
+            device, dtype = torch.device("cpu"), torch.float32
+            ceiling = product_rate(first, second, device, dtype)
+            row["product"] = f"{list(first)} x {list(second)}"
+            row["ceiling_gigaflops"] = ceiling / 1e9
+            row["fraction"] = flops.get_total_flops() / taken / ceiling
+        self.rows[name] = row
+
+
+class Clock(Callback):
+    """Seconds from the first environment step on, and what each phase took of them."""
+
+    def __init__(self) -> None:
+        self.began = self.seconds = 0.0
+        self.shares: dict[str, float] = {}
+
+    def on_train_batch_start(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+        if not self.began:
+            self.began = time.perf_counter()
+            trainer.profiler.take()  # type: ignore[attr-defined]
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.seconds = time.perf_counter() - self.began
+        taken = trainer.profiler.take()  # type: ignore[attr-defined]
+        self.shares = {phase: spent / self.seconds for phase, spent in taken.items()}
+
+
+def run(task: str, steps: int, callback: Callback, options: list[str]) -> None:
+    """MPPVE on a task for so many steps, with one more callback."""
+    files = ["--config", str(CONF / "mppve.yaml")]
+    if task != "InvertedPendulum-v5":
+        files += ["--config", str(CONF / "mppve" / f"{task.partition('-')[0].lower()}.yaml")]
+    length = ["--trainer.max_epochs", "1", "--data.steps_per_epoch", str(steps)]
+    cli = build([*files, *length, "--checkpoint.every", "100000", *options])
+    cli.trainer.callbacks.insert(-1, callback)  # type: ignore[attr-defined]
+    cli.trainer.fit(cli.model, cli.datamodule)
+
+
+def machine() -> dict[str, Any]:
+    """What it is, and what it can do with every thread that torch uses."""
+    copied = torch.empty(2**26)
+    large = (2048, 2048)
+    rates = {
+        str(dtype).removeprefix("torch."): product_rate(large, large, torch.device("cpu"), dtype)
+        / 1e9
+        for dtype in (torch.float32, torch.bfloat16)
+    }
+    return {
+        "processor": platform.processor() or platform.machine(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "commit": current_commit(),
+        "large_product_gigaflops": rates,
+        "large_copy_gigabytes_per_second": 2 * copied.nbytes / seconds(copied.clone, 0.5) / 1e9,
+    }
+
+
+def show(found: dict[str, Any], earlier: dict[str, Any]) -> None:
+    """A readable table, with the ratio to an earlier run's times where it has them."""
+    print(json.dumps(found["machine"], indent=1))
+    head = (
+        f"{'phase':24}{'ms':>10}{'a second':>12}{'GFLOP':>9}{'MB':>9}{'ceiling':>9}{'reached':>9}"
+    )
+    for task, result in found["tasks"].items():
+        print(f"\n{task}\n{head}{'before / now':>14}" if earlier else f"\n{task}\n{head}")
+        for name, row in result["phases"].items():
+            line = (
+                f"{name:24}{row['milliseconds']:10.3g}{row['per_second']:12.4g}"
+                f"{row['gigaflop']:9.3g}{row['megabytes']:9.3g}"
+            )
+            if "fraction" in row:
+                line += f"{row['ceiling_gigaflops']:9.0f}{row['fraction']:9.0%}"
+            old = earlier.get("tasks", {}).get(task, {}).get("phases", {}).get(name)
+            if old is not None:
+                line = f"{line:82}{old['milliseconds'] / row['milliseconds']:14.2f}"
+            print(line + f"  {row.get('product', '')}")
+        job = result["job"]
+        shares = ", ".join(f"{phase} {share:.0%}" for phase, share in job["shares"].items())
+        print(
+            f"the whole job, {job['steps']} steps: {job['steps_per_second']:.2f} environment steps "
+            f"a second; {shares}, all else {1 - sum(job['shares'].values()):.0%}"
+        )
+
+
+def main() -> int:
+    """Measure, print, write, compare."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser.add_argument("--tasks", nargs="+", default=["Hopper-v5", "HalfCheetah-v5", "Ant-v5"])
+    parser.add_argument("--steps", type=int, default=500, help="of the whole job")
+    parser.add_argument(
+        "--least", type=float, default=2.0, help="seconds that a phase is timed for"
+    )
+    parser.add_argument("--json", type=Path, help="write what was found there")
+    parser.add_argument("--compare", type=Path, help="an earlier file to compare with")
+    given, options = parser.parse_known_args()
+    quieten()
+    found: dict[str, Any] = {"machine": machine(), "options": options, "tasks": {}}
+    with tempfile.TemporaryDirectory() as folder, chdir(folder):
+        for task in given.tasks:
+            phases, clock = Phases(given.least), Clock()
+            run(task, AT_STEP, phases, options)
+            run(task, given.steps, clock, options)
+            job = {"steps": given.steps, "steps_per_second": given.steps / clock.seconds}
+            found["tasks"][task] = {"phases": phases.rows, "job": {**job, "shares": clock.shares}}
+    show(found, json.loads(given.compare.read_text()) if given.compare else {})
+    if given.json:
+        given.json.write_text(json.dumps(found, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
