@@ -1,6 +1,7 @@
 """Checkpoints by environment step."""
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ from lit_mbrl.errors import DivergenceError, TaskError, require
 from lit_mbrl.interruption import Interrupted, Interruption
 
 from .evaluation import latest
-from .trainer import data_of, env_steps, phase
+from .retraining import Retraining
+from .rollout_length import RolloutLength
+from .trainer import data_of, env_steps, last_step, phase
 
 
 class EnvStepCheckpoint(Checkpoint):
@@ -38,6 +41,8 @@ class EnvStepCheckpoint(Checkpoint):
         require(restores >= 0, "checkpoint.restores", restores, "an integer >= 0")
         self.folder, self.every, self.restores = folder, every, restores
         self.restored = 0
+        self.started = False  # before, there is nothing to save
+        self.saved = False  # whether `last.ckpt` is of this run
         self.best_return: float | None = None
         self.interruption: Interruption | None = None
         self._generators: dict[str, Any] | None = None
@@ -48,9 +53,20 @@ class EnvStepCheckpoint(Checkpoint):
         return Path(self.folder or "", "last.ckpt")
 
     @staticmethod
-    def identity(agent: Any, data: Any) -> dict[str, Any]:
-        """Whose checkpoint it is: a run goes on from one of the same algorithm, task and seed."""
-        return {"algorithm": type(agent).__name__, "task": data.env_id, "seed": data.seed}
+    def identity(agent: Any, data: Any, *schedules: Any) -> dict[str, Any]:
+        """Which run a checkpoint is of: algorithm, task, seed, and whatever else it learns by."""
+        return {
+            "algorithm": type(agent).__name__,
+            "task": data.env_id,
+            "seed": data.seed,
+            "settings": repr(
+                [
+                    sorted(dict(agent.hparams).items()),
+                    sorted(dict(data.hparams).items()),
+                    [schedule.settings() for schedule in schedules],
+                ]
+            ),
+        }
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Name the folder after the run."""
@@ -65,7 +81,7 @@ class EnvStepCheckpoint(Checkpoint):
         steps_per_epoch = data_of(trainer).steps_per_epoch
         _set_progress(checkpoint["loops"]["fit_loop"], env_steps(trainer), steps_per_epoch)
         checkpoint[RUN] = {
-            "identity": self.identity(pl_module, data_of(trainer)),
+            "identity": self.identity(pl_module, data_of(trainer), *schedules_of(trainer)),
             "run_id": trainer.logger.version if trainer.logger else None,
             "env_step": env_steps(trainer),
             "best_return": self.best_return,
@@ -77,12 +93,16 @@ class EnvStepCheckpoint(Checkpoint):
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Lightning's hook: the data module fills its buffers when it is asked for its loader."""
-        saved = checkpoint[RUN]
-        self.best_return, self._generators = saved["best_return"], saved["generators"]
-        data_of(trainer).restore(saved["data"])
+        saved, data = checkpoint[RUN], data_of(trainer)
+        _set_progress(checkpoint["loops"]["fit_loop"], saved["env_step"], data.steps_per_epoch)
+        self._generators = saved["generators"]
+        if self.folder is not None and Path(self.folder, "best.ckpt").exists():
+            self.best_return = saved["best_return"]
+        data.restore(saved["data"])
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Put the random generators back, now that nothing else will draw before the next step."""
+        self.started = True
         if self.interruption is not None:
             self.interruption.listen()
         if self._generators is not None:
@@ -101,28 +121,33 @@ class EnvStepCheckpoint(Checkpoint):
             Interrupted: After a signal.
         """
         signum = self.interruption.signum if self.interruption else None
+        saved = False
         if self.every:
             with phase(trainer, "checkpoint"):
                 self._save_best(trainer)
                 if signum is not None or env_steps(trainer) % self.every == 0:
                     require_finite(pl_module)
-                    self._save(trainer, "last.ckpt")
-        if signum is not None:
-            raise Interrupted(signum, env_steps(trainer))
+                    saved = self._save(trainer, "last.ckpt")
+        if signum is not None and env_steps(trainer) < last_step(trainer):
+            raise Interrupted(signum, env_steps(trainer), saved)
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
         """Keep what was learned before the task failed."""
-        if isinstance(exception, TaskError) and self.every and env_steps(trainer):
-            self._save(trainer, "last.ckpt")
+        if isinstance(exception, TaskError) and self.started and self.every and env_steps(trainer):
+            with suppress(DivergenceError):
+                require_finite(pl_module)
+                self._save(trainer, "last.ckpt")
 
-    def _save(self, trainer: Trainer, name: str, weights_only: bool = False) -> None:
+    def _save(self, trainer: Trainer, name: str, weights_only: bool = False) -> bool:
         """Write a checkpoint; where it cannot be, the one before stays and training goes on."""
         assert self.folder is not None
         path = Path(self.folder, name)
         try:
             trainer.save_checkpoint(path, weights_only=weights_only)
+            self.saved |= name == "last.ckpt"
+            return True
         except OSError as error:
             print(
                 f"checkpoint {path} was not written at environment step {env_steps(trainer):,} "
@@ -130,14 +155,26 @@ class EnvStepCheckpoint(Checkpoint):
                 file=sys.stderr,
                 flush=True,
             )
+            return False
 
     def _save_best(self, trainer: Trainer) -> None:
         evaluated = latest(trainer)
         if evaluated is None or evaluated.env_step != env_steps(trainer):
             return
-        if self.best_return is None or evaluated.return_mean > self.best_return:
+        better = self.best_return is None or evaluated.return_mean > self.best_return
+        if better and self._save(trainer, "best.ckpt", weights_only=True):
             self.best_return = evaluated.return_mean
-            self._save(trainer, "best.ckpt", weights_only=True)
+
+
+def schedules_of(trainer: Trainer) -> list[Any]:
+    """The callbacks whose settings decide what is learned."""
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    return [
+        callback
+        for kind in (RolloutLength, Retraining)
+        for callback in callbacks
+        if isinstance(callback, kind)
+    ]
 
 
 def require_finite(agent: LightningModule) -> None:

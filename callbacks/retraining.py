@@ -33,6 +33,10 @@ class Retraining(Callback):
         )
         self.every, self.rollouts, self.retain_steps = every, rollouts, retain_steps
 
+    def settings(self) -> tuple[int, ...]:
+        """What a run that goes on must have had too."""
+        return self.every, self.rollouts, self.retain_steps
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The first fit, on the warm-up's data; a run that goes on has had it."""
         if self.every and env_steps(trainer) == 0:

@@ -33,6 +33,10 @@ class RolloutLength(Callback):
         )
         self.start, self.end, self.start_step, self.end_step = start, end, start_step, end_step
 
+    def settings(self) -> tuple[int, ...]:
+        """What a run that goes on must have had too."""
+        return self.start, self.end, self.start_step, self.end_step
+
     def at(self, env_step: int) -> int:
         """L(t): floor of x + (t - a) / (b - a) (y - x), x up to step a and y from step b on."""
         if env_step >= self.end_step:

@@ -16,6 +16,11 @@ def env_steps(trainer: Trainer) -> int:
     return int(agent.env_steps)
 
 
+def last_step(trainer: Trainer) -> int:
+    """The environment step at which the run ends."""
+    return (trainer.max_epochs or 0) * data_of(trainer).steps_per_epoch
+
+
 def data_of(trainer: Trainer) -> ReplayData:
     """The data module that the trainer was given."""
     data: ReplayData = trainer.datamodule  # type: ignore[attr-defined]

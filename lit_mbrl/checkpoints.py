@@ -1,8 +1,10 @@
 """Checkpoint files: written whole or not at all, checked before they are trusted."""
 
 import os
+import pickle
 import random
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +49,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         if path.exists():
             link = path.with_suffix(".link")
             link.unlink(missing_ok=True)
-            os.link(path, link)  # so that the name is never without its file
+            try:
+                os.link(path, link)  # so that the name is never without its file
+            except OSError:  # a file system without links
+                link = path
             os.replace(link, previous(path))
         os.replace(part, path)
         folder = os.open(path.parent, os.O_RDONLY)
@@ -77,63 +82,82 @@ def is_sound(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.testzip() is None
-    except (OSError, EOFError, ValueError, NotImplementedError, zipfile.BadZipFile):
+    except (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error):
         return False
 
 
 def sound(path: Path) -> Path | None:
-    """The checkpoint at `path`, or the one before it if that is damaged, or none."""
+    """The checkpoint at `path`, or the one before it if that is damaged, or none.
+
+    A damaged one is moved out of the way, so that it does not become the one before the next.
+    """
     for candidate in (path, previous(path)):
         if is_sound(candidate):
             return candidate
         if candidate.exists():
             print(f"checkpoint {candidate} is damaged and is not used", flush=True)
+            os.replace(candidate, candidate.with_suffix(".damaged"))
     return None
+
+
+def saved_run(path: Path) -> dict[str, Any] | None:
+    """What `EnvStepCheckpoint` has put into a checkpoint; None if it is another file."""
+    try:
+        found: dict[str, Any] | None = read(path).get(RUN)
+    except (OSError, RuntimeError, AttributeError, EOFError, pickle.UnpicklingError):
+        return None
+    return found
 
 
 def find(given: str, folder: Path, identity: dict[str, Any]) -> Path | None:
     """The checkpoint to go on from.
 
     Args:
-        given: A path, or `last`: the newest one under `folder` of this algorithm, task and seed.
+        given: A path, or `last`: the newest one under `folder` of a run with this identity.
         folder: Where runs write theirs.
-        identity: What the run to be continued must have been, see `EnvStepCheckpoint`.
+        identity: What the run to be continued must have been, see `EnvStepCheckpoint.identity`.
 
     Returns:
         The path; None if `last` was given and there is none, so that one command line can both
         begin a run and continue it.
 
     Raises:
-        ConfigurationError: If there is no whole checkpoint at the path, or not of this run.
+        ConfigurationError: If there is no whole checkpoint at the path, or not of this algorithm,
+            task and seed.
     """
-    if given != "last":
-        path = sound(Path(given))
-        if path is None:
-            raise ConfigurationError(
-                f"ckpt_path: {given!r} was given; allowed: 'last', or a checkpoint that is whole"
-            )
-        found = read(path).get(RUN)
-        if found is None:
-            raise ConfigurationError(
-                f"ckpt_path: {given!r} was given; allowed: a checkpoint with replay buffers, "
-                "such as last.ckpt (best.ckpt holds the weights alone)"
-            )
-        if found["identity"] != identity:
-            raise ConfigurationError(
-                f"ckpt_path: {given!r} was given, of {_named(found['identity'])}; "
-                f"allowed: a checkpoint of {_named(identity)}"
-            )
-        return path
-    candidates = sorted(folder.rglob("last.ckpt"), key=lambda p: p.stat().st_mtime, reverse=True)
-    for candidate in candidates:
-        path = sound(candidate)
-        if path is not None and read(path)[RUN]["identity"] == identity:
-            return path
-    return None
+    if given == "last":
+        names = {path.with_name("last.ckpt") for path in folder.rglob("last*.ckpt")}
+        for name in sorted(names, key=_time, reverse=True):
+            # Another run's is left alone; a damaged one may be this run's.
+            known = saved_run(name) or saved_run(previous(name))
+            if known is not None and known["identity"] == identity and (path := sound(name)):
+                return path
+        return None
+    path = sound(Path(given))
+    if path is None:
+        raise ConfigurationError(
+            f"ckpt_path: {given!r} was given; allowed: 'last', or a checkpoint that is whole"
+        )
+    found = saved_run(path)
+    if found is None:
+        raise ConfigurationError(
+            f"ckpt_path: {given!r} was given; allowed: a checkpoint with replay buffers, "
+            "such as last.ckpt (best.ckpt holds the weights alone)"
+        )
+    if _named(found["identity"]) != _named(identity):
+        raise ConfigurationError(
+            f"ckpt_path: {given!r} was given, of {_named(found['identity'])}; "
+            f"allowed: a checkpoint of {_named(identity)}"
+        )
+    return path
+
+
+def _time(path: Path) -> float:
+    return max(p.stat().st_mtime for p in (path, previous(path)) if p.exists())
 
 
 def _named(identity: dict[str, Any]) -> str:
-    return ", ".join(f"{key} {value}" for key, value in identity.items())
+    return ", ".join(f"{key} {identity[key]}" for key in ("algorithm", "task", "seed"))
 
 
 def generators() -> dict[str, Any]:

@@ -133,13 +133,15 @@ class FitCLI(LightningCLI):
         """
         self.checkpoint: EnvStepCheckpoint = self.config_init["checkpoint"]
         self.ckpt_path: Path | None = None
+        self.complete = False  # nothing is left to do
         if (given := self.config_init["ckpt_path"]) is None:
             return None
         folder = Path(self.checkpoint.folder or "checkpoints")
-        identity = self.checkpoint.identity(self.model, self.datamodule)
+        schedules = [self.config_init[group] for group in ("rollout_length", "retraining")]
+        identity = self.checkpoint.identity(self.model, self.datamodule, *schedules)
         self.ckpt_path = find(given, folder, identity)
         if self.ckpt_path is None:
-            print(f"no checkpoint of this run under {folder}: it begins anew", flush=True)
+            print(f"no checkpoint of such a run under {folder}: it begins anew", flush=True)
             return None
         checkpoint = read(self.ckpt_path)
         saved = checkpoint[RUN]
@@ -157,12 +159,9 @@ class FitCLI(LightningCLI):
             self.datamodule.replay_capacity,
             f"{capacity}, as in the checkpoint",
         )
-        require(
-            max_epochs * self.datamodule.steps_per_epoch > saved["env_step"],
-            "trainer.max_epochs",
-            max_epochs,
-            f"more than the {saved['env_step']:,} environment steps of the checkpoint",
-        )
+        if saved["identity"] != identity:
+            print(f"{self.ckpt_path} was made with other settings, which end here", flush=True)
+        self.complete = max_epochs * self.datamodule.steps_per_epoch <= saved["env_step"]
         print(f"going on from {self.ckpt_path}, environment step {saved['env_step']:,}", flush=True)
         return saved["run_id"]
 
@@ -183,7 +182,7 @@ class RecordConfiguration(SaveConfigCallback):
                 config = yaml.safe_load(text)
                 callback.run = {"command": command, "commit": commit, "configuration": config}
         logger = trainer.logger
-        if isinstance(logger, RunLogger):
+        if isinstance(logger, RunLogger) and not logger.goes_on:
             data: Any = trainer.datamodule  # type: ignore[attr-defined]
             tags = {
                 "algorithm": type(pl_module).__name__,
@@ -241,6 +240,8 @@ def check(trainer: Trainer, agent: Any, data: ReplayData, retraining: Retraining
         trainer.max_epochs,
         "an integer of at least 1",
     )
+    limit = trainer.limit_train_batches
+    require(limit == 1.0, "trainer.limit_train_batches", limit, "1.0: data.steps_per_epoch sets it")
     every = trainer.log_every_n_steps  # type: ignore[attr-defined]
     require(every >= 1, "trainer.log_every_n_steps", every, "an integer of at least 1")
     learns_model = hasattr(agent, "fit_dynamics")
@@ -308,6 +309,9 @@ def main(arguments: list[str] | None = None, restored: int = 0) -> int:
     try:
         cli = build(arguments)
         cli.checkpoint.restored = restored
+        if cli.complete:
+            print("this run is complete: a larger trainer.max_epochs would take it further")
+            return 0
         with Interruption() as interruption:
             cli.checkpoint.interruption = interruption
             cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=cli.ckpt_path)
@@ -318,22 +322,26 @@ def main(arguments: list[str] | None = None, restored: int = 0) -> int:
         for logger in cli.trainer.loggers:
             if isinstance(logger, RunLogger):
                 logger.experiment.set_terminated(logger.run_id, "KILLED")
-        print(f"{error}; go on with the same command and --ckpt_path last", file=sys.stderr)
+        print(error, file=sys.stderr)
         return 128 + error.signum
     except TrainingError as error:
         if error.__cause__ is not None:  # an error in the user's own code
             traceback.print_exception(error.__cause__)
         words = f"{error}; stopped after environment step {cli.model.env_steps:,}"
-        last = cli.checkpoint.last
-        if last.exists():
+        usable = cli.checkpoint.saved or cli.ckpt_path is not None
+        last = cli.checkpoint.last if cli.checkpoint.saved else cli.ckpt_path
+        if usable:
             words = f"{words}, the last checkpoint is {last}"
-            if isinstance(error, DivergenceError) and restored < cli.checkpoint.restores:
-                print(f"{words}: going on from it", file=sys.stderr, flush=True)
-                return main([*arguments, "--ckpt_path", str(last)], restored + 1)
-        print(f"error: {words}", file=sys.stderr)
-        return 1
-    report(cli.trainer)
-    return 0
+        again = isinstance(error, DivergenceError) and restored < cli.checkpoint.restores
+        if not (usable and again) or interruption.signum is not None:
+            print(f"error: {words}", file=sys.stderr)
+            return 1
+        print(f"{words}: going on from it", file=sys.stderr, flush=True)
+    else:
+        report(cli.trainer)
+        return 0
+    del cli  # its buffers, before there are others
+    return main([*arguments, "--ckpt_path", str(last)], restored + 1)
 
 
 def report(trainer: Trainer) -> None:

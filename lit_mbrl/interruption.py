@@ -2,22 +2,25 @@
 
 import os
 import signal
-import sys
+from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import Any
 
 
 class Interrupted(Exception):
-    """Training was stopped by a signal, after a checkpoint.
+    """Training was stopped by a signal, after a checkpoint if one could be written.
 
     Args:
         signum: The signal's number.
-        env_step: Environment step that the checkpoint holds.
+        env_step: The last environment step.
+        saved: Whether a checkpoint holds it.
     """
 
-    def __init__(self, signum: int, env_step: int):
-        super().__init__(f"{signal.Signals(signum).name} after environment step {env_step:,}")
-        self.signum, self.env_step = signum, env_step
+    def __init__(self, signum: int, env_step: int, saved: bool):
+        advice = "go on with the same command and --ckpt_path last" if saved else "not saved"
+        name = signal.Signals(signum).name
+        super().__init__(f"{name} after environment step {env_step:,}; {advice}")
+        self.signum = signum
 
 
 class Interruption:
@@ -52,9 +55,10 @@ class Interruption:
         if self.signum is not None:
             os._exit(128 + signum)
         self.signum = signum
-        print(
+        line = (
             f"{signal.Signals(signum).name}: finishing this environment step and writing a "
-            "checkpoint; once more to end at once",
-            file=sys.stderr,
-            flush=True,
+            "checkpoint; once more to end at once\n"
         )
+        # Not print: this may come in the middle of another's, and a pipe may be gone by now.
+        with suppress(OSError):
+            os.write(2, line.encode())

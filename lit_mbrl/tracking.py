@@ -35,13 +35,13 @@ class RunLogger(MLFlowLogger):
             run_id = None
         super().__init__(experiment_name, run_name, tracking_uri=uri, run_id=run_id)
         self.tracking_uri = uri
-        self._goes_on = run_id is not None
+        self.goes_on = run_id is not None
         if run_id is not None:
             self.experiment.update_run(run_id, status="RUNNING")
 
     def log_hyperparams(self, params: Any) -> None:
         """Lightning's hook; a run that goes on keeps those it began with, as MLflow demands."""
-        if not self._goes_on:
+        if not self.goes_on:
             super().log_hyperparams(params)
 
 

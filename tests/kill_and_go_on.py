@@ -21,9 +21,8 @@ from typing import Any
 from mlflow.tracking import MlflowClient
 from tiny import CONF, TINY, TINY_MODEL, execute, learned, options
 
-from lit_mbrl.checkpoints import RUN, find, read
+from lit_mbrl.checkpoints import RUN, read
 
-IDENTITY = {"algorithm": "MPPVE", "task": "Hopper-v5", "seed": 0}
 LINES = (b"going on", b"no checkpoint")
 
 
@@ -42,8 +41,12 @@ def values(epochs: int) -> dict[str, Any]:
     }
 
 
-def kill_once(folder: Path, epochs: int, writing: bool, draw: random.Random) -> bool:
+def kill_once(
+    folder: Path, epochs: int, writing: bool, draw: random.Random, longest: float
+) -> bool:
     """Go on, and kill at a random moment or in a write; False if the run ended before."""
+    for part in folder.rglob("*.part"):  # of the kill before
+        part.unlink()
     arguments = options({**values(epochs), "ckpt_path": "last"})
     config = str(CONF / "mppve.yaml")
     process = subprocess.Popen(
@@ -56,7 +59,7 @@ def kill_once(folder: Path, epochs: int, writing: bool, draw: random.Random) -> 
     assert process.stdout is not None
     while not process.stdout.readline().startswith(LINES):
         assert process.poll() is None, "it failed to start"
-    moment = time.monotonic() + draw.uniform(0.5, 6)
+    moment = time.monotonic() + draw.uniform(0.5, longest)
     while process.poll() is None:
         if time.monotonic() > moment and (not writing or any(folder.rglob("*.part"))):
             process.kill()
@@ -67,7 +70,9 @@ def kill_once(folder: Path, epochs: int, writing: bool, draw: random.Random) -> 
     return False
 
 
-def kill_and_go_on(folder: Path, kills: int, epochs: int, seed: int = 0) -> dict[str, int]:
+def kill_and_go_on(
+    folder: Path, kills: int, epochs: int, seed: int = 0, longest: float = 6.0
+) -> dict[str, int]:
     """Kill `kills` times, let the run end, and compare; returns what was tried and what was lost.
 
     Args:
@@ -75,6 +80,7 @@ def kill_and_go_on(folder: Path, kills: int, epochs: int, seed: int = 0) -> dict
         kills: How often.
         epochs: Length of the run, of 40 environment steps each: long enough for all the kills.
         seed: Of the moments.
+        longest: Seconds after a start within which a kill comes.
     """
     draw = random.Random(seed)
     for name in ("killed", "alone"):
@@ -82,12 +88,13 @@ def kill_and_go_on(folder: Path, kills: int, epochs: int, seed: int = 0) -> dict
     done = {"at a random moment": 0, "in a write": 0}
     while sum(done.values()) < kills:
         writing = sum(done.values()) % 2 == 1
-        alive = kill_once(folder / "killed", epochs, writing, draw)
+        alive = kill_once(folder / "killed", epochs, writing, draw, longest)
         assert alive, f"the run ended after {done}: give it more epochs"
         done["in a write" if writing else "at a random moment"] += 1
-        last = find("last", folder / "killed" / "checkpoints", IDENTITY)
-        step = 0 if last is None else read(last)[RUN]["env_step"]
-        print(f"kill {sum(done.values())}: a whole checkpoint of step {step}", flush=True)
+        steps = [read(path)[RUN]["env_step"] for path in folder.rglob("last.ckpt")]
+        print(
+            f"kill {sum(done.values())}: a checkpoint of step {max(steps, default=0)}", flush=True
+        )
     killed = execute(
         "MPPVE", folder / "killed", CONF / "mppve.yaml", {**values(epochs), "ckpt_path": "last"}
     )

@@ -33,6 +33,8 @@ class Faulty(gymnasium.Env[np.ndarray, np.ndarray]):
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
         super().reset(seed=seed)
+        if self.fault == "never up":
+            raise OSError("not up")
         if self.fault == "raises in reset" and self.steps >= 220:
             raise OSError("no arm")
         return self.observe(), {}
@@ -104,6 +106,24 @@ def test_a_task_at_fault_ends_the_run_with_a_checkpoint(
     repaired = {**values, "data.env_kwargs": "{fault: none}", "ckpt_path": str(path)}
     assert main(arguments("sac", **repaired)) == 0
     assert "return" not in capsys.readouterr().err
+
+
+def test_a_task_that_is_still_at_fault_leaves_the_checkpoint_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Going on with a task that cannot even be reset, twice, keeps what was learned."""
+    given = {"data.env_id": "Faulty-v0", "data.termination": "never", "evaluation.every": 1000}
+    faulty = {**given, "data.env_kwargs": "{fault: NaN reward}"}
+    assert main(arguments("sac", **faulty)) == 1
+    (path,) = tmp_path.rglob("last.ckpt")
+    content = path.read_bytes()
+    for _ in range(2):
+        values = {**given, "data.env_kwargs": "{fault: never up}", "ckpt_path": str(path)}
+        assert main(arguments("sac", **values)) == 1
+        last = capsys.readouterr().err.splitlines()[-1]
+        assert "reset failed: OSError('not up')" in last
+        assert f"the last checkpoint is {path}" in last
+        assert path.read_bytes() == content
 
 
 def test_a_task_at_fault_in_the_warm_up(capsys: pytest.CaptureFixture[str]) -> None:

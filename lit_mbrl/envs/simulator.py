@@ -107,7 +107,9 @@ class Resumable(Wrapper[Any, Any, Any, Any]):
             state["observation"] = torch.from_numpy(self._observation.copy())
             state["elapsed_steps"] = [limit._elapsed_steps for limit in self._time_limits()]
             state["task"] = (
-                _mujoco_state(task) if isinstance(task, MujocoEnv) else task.simulator_state()
+                _mujoco_state(task)
+                if isinstance(task, MujocoEnv)
+                else _plain(task.simulator_state())
             )
         return state
 
@@ -197,3 +199,21 @@ def _from_text(value: Any) -> Any:
 
 def _one_line(value: object) -> str:
     return " ".join(str(value).split())
+
+
+def _plain(value: Any) -> Any:
+    """A task's own state as what a checkpoint may hold; numpy's arrays become tensors."""
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(value.copy())
+    if isinstance(value, np.generic):
+        return value.item()
+    if value is None or isinstance(value, bool | int | float | str | torch.Tensor):
+        return value
+    raise TaskError(
+        f"simulator_state() holds a {type(value).__name__}; "
+        "allowed: dictionaries and lists of numbers, strings, arrays and tensors"
+    )
