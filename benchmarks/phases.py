@@ -33,7 +33,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import FlopCounterMode
 
-from lit_mbrl.dynamics import fit
+from lit_mbrl.dynamics import FitReport, fit
 from lit_mbrl.fit import build, current_commit, quieten
 from lit_mbrl.objectives import Plan
 
@@ -118,9 +118,9 @@ class Phases(Callback):
 
         transitions = data.replay.transitions()
 
-        def epoch() -> None:
+        def fit_dynamics() -> FitReport:
             with autocast():
-                fit(agent.dynamics, agent.optimizer("dynamics"), transitions, patience=1)
+                return fit(agent.dynamics, agent.optimizer("dynamics"), transitions, patience=1)
 
         def imagine() -> None:
             with autocast():
@@ -137,11 +137,7 @@ class Phases(Callback):
         self.time("plans of all targets", plans, per=updates, unit="critic update")
         self.time("critic update", critic, per=1, unit="critic update")
         self.time("actor update", actor, per=1, unit="actor update")
-        before = time.perf_counter()
-        with autocast():
-            report = fit(agent.dynamics, agent.optimizer("dynamics"), transitions, patience=1)
-        taken = time.perf_counter() - before
-        self.time("dynamics epoch", epoch, per=report.epochs, unit="epoch", once=taken)
+        self.time("dynamics epoch", fit_dynamics, per=lambda report: report.epochs, unit="epoch")
         self.time("imagination", imagine, per=10_000, unit="row")
         self.time("drawing a step's batch", data.draw, per=rows, unit="row")
         self.time("a step of the task", lambda: next(frames), per=1, unit="step")
@@ -155,18 +151,34 @@ class Phases(Callback):
         self.time("logging", log_metrics, per=1, unit="call")
 
     def time(
-        self, name: str, work: Callable[[], Any], per: int, unit: str, once: float | None = None
+        self, name: str, work: Callable[[], Any], per: int | Callable[[Any], int], unit: str
     ) -> None:
-        """Count and time one phase; `once` is its time if it is not to be repeated."""
+        """Count and time one phase.
+
+        Args:
+            name: Of the phase.
+            work: Does it.
+            per: Units of work in one call; or, where each call does another number of them, what
+                tells the number from the call's result: then one call is timed.
+            unit: What is done.
+        """
         with FlopCounterMode(display=False) as flops, Traffic() as traffic:
-            work()
-        taken = once if once is not None else seconds(work, self.least)
+            done = work()
+        if callable(per):
+            counted = per(done)
+            began = time.perf_counter()
+            again = per(work())
+            taken = (time.perf_counter() - began) / again
+        else:
+            counted = per
+            taken = seconds(work, self.least) / per
+        operations = flops.get_total_flops() / counted
         row: dict[str, Any] = {
             "unit": unit,
-            "milliseconds": 1e3 * taken / per,
-            "per_second": per / taken,
-            "gigaflop": flops.get_total_flops() / per / 1e9,
-            "megabytes": traffic.bytes / per / 1e6,
+            "milliseconds": 1e3 * taken,
+            "per_second": 1 / taken,
+            "gigaflop": operations / 1e9,
+            "megabytes": traffic.bytes / counted / 1e6,
         }
         if traffic.products:
             (first, second), _ = traffic.products.most_common(1)[0]
@@ -174,7 +186,7 @@ class Phases(Callback):
             ceiling = product_rate(first, second, device, dtype)
             row["product"] = f"{list(first)} x {list(second)}"
             row["ceiling_gigaflops"] = ceiling / 1e9
-            row["fraction"] = flops.get_total_flops() / taken / ceiling
+            row["fraction"] = operations / taken / ceiling
         self.rows[name] = row
 
 
