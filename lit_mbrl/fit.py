@@ -311,6 +311,7 @@ def main(arguments: list[str] | None = None, restored: int = 0) -> int:
         cli.checkpoint.restored = restored
         if cli.complete:
             print("this run is complete: a larger trainer.max_epochs would take it further")
+            terminate(cli, "FINISHED")
             return 0
         with Interruption() as interruption:
             cli.checkpoint.interruption = interruption
@@ -319,9 +320,7 @@ def main(arguments: list[str] | None = None, restored: int = 0) -> int:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         return 2
     except Interrupted as error:
-        for logger in cli.trainer.loggers:
-            if isinstance(logger, RunLogger):
-                logger.experiment.set_terminated(logger.run_id, "KILLED")
+        terminate(cli, "KILLED")
         print(error, file=sys.stderr)
         return 128 + error.signum
     except TrainingError as error:
@@ -342,6 +341,13 @@ def main(arguments: list[str] | None = None, restored: int = 0) -> int:
         return 0
     del cli  # its buffers, before there are others
     return main([*arguments, "--ckpt_path", str(last)], restored + 1)
+
+
+def terminate(cli: FitCLI, status: str) -> None:
+    """Tell MLflow how the run ended."""
+    for logger in cli.trainer.loggers:
+        if isinstance(logger, RunLogger):
+            logger.terminate(status)
 
 
 def report(trainer: Trainer) -> None:
