@@ -1,6 +1,9 @@
 """Evaluation episodes."""
 
+import sys
 import time
+from concurrent.futures import Future
+from threading import Thread
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,12 +40,18 @@ class Evaluation(Callback):
         every: Environment steps from evaluation to evaluation.
         episodes: Episodes of an evaluation.
         seed: Of the episodes' initial states. The command line sets it to `seed_everything`.
+        time_limit: Seconds after which an evaluation is given up, a line says so and training goes
+            on: a task that hangs hangs in a thread that nothing waits for.
     """
 
-    def __init__(self, every: int = 1000, episodes: int = 10, seed: int = 0):
+    def __init__(
+        self, every: int = 1000, episodes: int = 10, seed: int = 0, time_limit: float = 3600.0
+    ):
         require(every >= 1, "evaluation.every", every, "an integer of at least 1")
         require(episodes >= 1, "evaluation.episodes", episodes, "an integer of at least 1")
+        require(time_limit > 0, "evaluation.time_limit", time_limit, "a number of seconds > 0")
         self.every, self.episodes, self.seed = every, episodes, seed
+        self.time_limit = time_limit
         self.history: list[Evaluated] = []
         self._envs: list[Env[Any, Any]] = []
         self._started = 0.0
@@ -62,11 +71,8 @@ class Evaluation(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Make the copies of the task."""
-        data = data_of(trainer)
         self._started = time.monotonic()
-        self._envs = [
-            Resumable(make_gym_env(data.env_id, data.env_kwargs)) for _ in range(self.episodes)
-        ]
+        self._make_envs(trainer)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Close them."""
@@ -80,7 +86,10 @@ class Evaluation(Callback):
         """Evaluate if due."""
         if env_steps(trainer) % self.every == 0:
             with phase(trainer, "evaluate"):
-                returns, lengths = self.run_episodes(pl_module)
+                found = self._run_within_limit(trainer, pl_module)
+            if found is None:
+                return
+            returns, lengths = found
             evaluated = Evaluated(
                 env_steps(trainer),
                 float(returns.mean()),
@@ -98,22 +107,55 @@ class Evaluation(Callback):
                 },
             )
 
+    def _make_envs(self, trainer: Trainer) -> None:
+        data = data_of(trainer)
+        self._envs = [
+            Resumable(make_gym_env(data.env_id, data.env_kwargs)) for _ in range(self.episodes)
+        ]
+
+    def _run_within_limit(
+        self, trainer: Trainer, agent: Any
+    ) -> tuple[np.ndarray, np.ndarray] | None:
+        """`run_episodes`; None if it took too long, with new copies of the task for the next."""
+        outcome: Future[tuple[np.ndarray, np.ndarray]] = Future()
+
+        def run() -> None:
+            try:
+                outcome.set_result(self.run_episodes(agent))
+            except BaseException as error:
+                outcome.set_exception(error)
+
+        Thread(target=run, daemon=True).start()  # a daemon: a run can end while it hangs
+        try:
+            return outcome.result(self.time_limit)
+        except TimeoutError:
+            if outcome.done():  # the task's own
+                raise
+            print(
+                f"the evaluation at environment step {env_steps(trainer):,} took longer than "
+                f"evaluation.time_limit ({self.time_limit:g} s) and was given up",
+                file=sys.stderr,
+                flush=True,
+            )
+            self._make_envs(trainer)
+            return None
+
     @torch.no_grad()
     def run_episodes(self, agent: Any) -> tuple[np.ndarray, np.ndarray]:
         """Returns and lengths [episodes] of one deterministic episode in each copy."""
-        returns, lengths = np.zeros(self.episodes), np.zeros(self.episodes)
+        envs, returns, lengths = self._envs, np.zeros(self.episodes), np.zeros(self.episodes)
         # Far from the collector's seed, whatever the number of episodes.
         seeds = np.random.SeedSequence([self.seed, 1]).generate_state(self.episodes)
-        starts = [env.reset(seed=int(seed))[0] for env, seed in zip(self._envs, seeds, strict=True)]
+        starts = [env.reset(seed=int(seed))[0] for env, seed in zip(envs, seeds, strict=True)]
         observations = np.stack(starts).astype(np.float32)
         running = np.arange(self.episodes)
-        while running.size:
+        while running.size and envs is self._envs:  # else it was given up
             # A copy of torch's: products of two rows depend on alignment in the last bit.
             batch = torch.tensor(observations[running], device=agent.device)
             actions = agent.act(batch, deterministic=True).cpu().numpy()
             ended = np.zeros(running.size, dtype=bool)
             for i, (episode, action) in enumerate(zip(running, actions, strict=True)):
-                step = self._envs[episode].step(action)
+                step = envs[episode].step(action)
                 observations[episode], reward, terminated, truncated, _ = step
                 returns[episode] += float(reward)
                 lengths[episode] += 1

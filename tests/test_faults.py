@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import gymnasium
@@ -67,14 +68,28 @@ EXPECTED = {
 }
 
 
+class Hanging(Faulty):
+    """Its copies for evaluation, which are seeded with large numbers, hang in their fifth step."""
+
+    hangs = Event()
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        if self.np_random_seed > 1000 and self.steps == 4:
+            self.hangs.wait()
+        return super().step(action)
+
+
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setattr(sys, "argv", ["fit"])
     gymnasium.register("Faulty-v0", Faulty)
+    gymnasium.register("Hanging-v0", Hanging)
+    Hanging.hangs.clear()
     yield
-    del gymnasium.registry["Faulty-v0"]
+    Hanging.hangs.set()
+    del gymnasium.registry["Faulty-v0"], gymnasium.registry["Hanging-v0"]
 
 
 def arguments(algorithm: str, **changed: Any) -> list[str]:
@@ -124,6 +139,20 @@ def test_a_task_that_is_still_at_fault_leaves_the_checkpoint_alone(
         assert "reset failed: OSError('not up')" in last
         assert f"the last checkpoint is {path}" in last
         assert path.read_bytes() == content
+
+
+def test_an_evaluation_that_hangs_is_given_up(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Training goes on to its end without it."""
+    task = {"data.env_id": "Hanging-v0", "data.termination": "never"}
+    values = {**task, "data.env_kwargs": "{fault: none}", "evaluation.time_limit": 0.5}
+    assert main(arguments("sac", **values)) == 0
+    err = capsys.readouterr().err
+    for step in (20, 40):
+        assert f"the evaluation at environment step {step} took longer than" in err
+    (path,) = tmp_path.rglob("last.ckpt")
+    assert read(path)[RUN]["env_step"] == 40
 
 
 def test_a_task_at_fault_in_the_warm_up(capsys: pytest.CaptureFixture[str]) -> None:
