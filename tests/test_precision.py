@@ -86,18 +86,12 @@ def test_a_gradient_step_sees_the_weights_that_the_last_one_left() -> None:
     assert all(gradient.abs().sum() > 0 for gradient in gradients)
 
 
-def test_backward_inside_training_step_has_the_gradients_of_backward_outside(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_backward_inside_training_step_has_the_gradients_of_backward_outside() -> None:
     """`training_step` runs under autocast as a whole; its backward passes must not."""
     torch.manual_seed(0)
     agent = SAC(11, 3, hidden_sizes=[64, 64])
     inputs = torch.randn(64, 11), torch.rand(64, 1, 3)
-    named = agent.named_optimizers()
-    monkeypatch.setattr(agent, "optimizer", named.__getitem__)
-    monkeypatch.setattr(
-        agent, "manual_backward", lambda loss, inputs: torch.autograd.backward(loss, inputs=inputs)
-    )
+    agent.configure_optimizers()
     parameters = list(agent.critic.parameters())
     with autocast():
         loss = agent.critic(*inputs).square().mean()

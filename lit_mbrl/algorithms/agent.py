@@ -27,7 +27,7 @@ class Agent(LightningModule):
     def __init__(self) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self._optimizer_index: dict[str, int] = {}
+        self._optimizers: dict[str, Optimizer] = {}
 
     @abstractmethod
     def named_optimizers(self) -> dict[str, Optimizer]:
@@ -42,18 +42,19 @@ class Agent(LightningModule):
 
     def configure_optimizers(self) -> list[Optimizer]:
         """Lightning's hook: `named_optimizers` as a list."""
-        named = self.named_optimizers()
-        self._optimizer_index = {name: index for index, name in enumerate(named)}
-        return list(named.values())
+        self._optimizers = self.named_optimizers()
+        return list(self._optimizers.values())
 
     def optimizer(self, name: str) -> Optimizer:
-        """The optimizer called `name`, as Lightning wraps it."""
-        optimizers = self.optimizers()  # Lightning hands out a single one bare
-        listed = optimizers if isinstance(optimizers, list) else [optimizers]
-        return listed[self._optimizer_index[name]]  # type: ignore[return-value]
+        """The optimizer called `name`."""
+        return self._optimizers[name]
 
     def step(self, name: str, loss: Tensor, max_norm: float | None = None) -> None:
         """One gradient step of one optimizer on `loss`, and of nothing else.
+
+        Torch's own `backward` and `step`, not Lightning's around them: with the twenty and more
+        gradient steps of an environment step their hooks would take a tenth of its time, and the
+        precisions that are allowed scale no loss.
 
         Args:
             name: The optimizer; gradients are computed for its parameters alone.
@@ -64,7 +65,7 @@ class Agent(LightningModule):
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         optimizer.zero_grad()
         with float32(loss):  # gradients have the precision that the forward pass chose
-            self.manual_backward(loss, inputs=parameters)
+            loss.backward(inputs=parameters)
         if max_norm is not None:
             nn.utils.clip_grad_norm_(parameters, max_norm)
         optimizer.step()

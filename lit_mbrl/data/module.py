@@ -115,6 +115,7 @@ class ReplayData(LightningDataModule):
             storing_device=device,
             trust_policy=True,
             auto_register_policy_transforms=False,
+            track_traj_ids=False,
         )
         frames = iter(self._collector)
         if self._restored is None:
