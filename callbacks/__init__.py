@@ -7,6 +7,7 @@ stand in its way.
 from .checkpoint import EnvStepCheckpoint
 from .evaluation import Evaluation
 from .progress import Progress
+from .registration import Registration
 from .results import Results
 from .retraining import Retraining
 from .rollout_length import RolloutLength
@@ -16,6 +17,7 @@ __all__ = [
     "EnvStepCheckpoint",
     "Evaluation",
     "Progress",
+    "Registration",
     "Results",
     "Retraining",
     "RolloutLength",

@@ -8,7 +8,7 @@ from typing import Any
 from pytorch_lightning import LightningModule, Trainer, seed_everything
 from pytorch_lightning.callbacks import Checkpoint
 
-from lit_mbrl.checkpoints import RUN, generators, set_generators
+from lit_mbrl.checkpoints import RUN, claim, generators, set_generators
 from lit_mbrl.errors import DivergenceError, TaskError, require
 from lit_mbrl.interruption import Interrupted, Interruption
 
@@ -69,10 +69,16 @@ class EnvStepCheckpoint(Checkpoint):
         }
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Name the folder after the run."""
+        """Name the folder after the run, and keep other processes out of it.
+
+        Raises:
+            ConfigurationError: If another one trains the run.
+        """
         if self.folder is None:
             version = trainer.logger.version if trainer.logger else None
             self.folder = str(Path("checkpoints", str(version or "unnamed")))
+        free = not self.every or claim(Path(self.folder))
+        require(free, "checkpoint.folder", self.folder, "one that no other process writes into")
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]

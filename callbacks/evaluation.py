@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from threading import Thread
 from typing import Any, NamedTuple
@@ -140,28 +141,49 @@ class Evaluation(Callback):
             self._make_envs(trainer)
             return None
 
-    @torch.no_grad()
     def run_episodes(self, agent: Any) -> tuple[np.ndarray, np.ndarray]:
         """Returns and lengths [episodes] of one deterministic episode in each copy."""
-        envs, returns, lengths = self._envs, np.zeros(self.episodes), np.zeros(self.episodes)
-        # Far from the collector's seed, whatever the number of episodes.
-        seeds = np.random.SeedSequence([self.seed, 1]).generate_state(self.episodes)
-        starts = [env.reset(seed=int(seed))[0] for env, seed in zip(envs, seeds, strict=True)]
-        observations = np.stack(starts).astype(np.float32)
-        running = np.arange(self.episodes)
-        while running.size and envs is self._envs:  # else it was given up
-            # A copy of torch's: products of two rows depend on alignment in the last bit.
-            batch = torch.tensor(observations[running], device=agent.device)
-            actions = agent.act(batch, deterministic=True).cpu().numpy()
-            ended = np.zeros(running.size, dtype=bool)
-            for i, (episode, action) in enumerate(zip(running, actions, strict=True)):
-                step = envs[episode].step(action)
-                observations[episode], reward, terminated, truncated, _ = step
-                returns[episode] += float(reward)
-                lengths[episode] += 1
-                ended[i] = terminated or truncated
-            running = running[~ended]
-        return returns, lengths
+        envs = self._envs
+        return run_episodes(agent, envs, self.seed, given_up=lambda: envs is not self._envs)
+
+
+@torch.no_grad()
+def run_episodes(
+    agent: Any,
+    envs: Sequence[Env[Any, Any]],
+    seed: int,
+    given_up: Callable[[], bool] = lambda: False,
+) -> tuple[np.ndarray, np.ndarray]:
+    """One deterministic episode in each of some copies of a task, side by side.
+
+    Args:
+        agent: The algorithm whose policy acts.
+        envs: The copies, with actions in [-1, 1].
+        seed: Of the initial states: each copy has one of its own, the same for the same seed.
+        given_up: Asked before each step; the episodes end there once it is true.
+
+    Returns:
+        Returns and lengths [episodes].
+    """
+    returns, lengths = np.zeros(len(envs)), np.zeros(len(envs))
+    # Far from the collector's seed, whatever the number of episodes.
+    seeds = np.random.SeedSequence([seed, 1]).generate_state(len(envs))
+    starts = [env.reset(seed=int(start))[0] for env, start in zip(envs, seeds, strict=True)]
+    observations = np.stack(starts).astype(np.float32)
+    running = np.arange(len(envs))
+    while running.size and not given_up():
+        # A copy of torch's: products of two rows depend on alignment in the last bit.
+        batch = torch.tensor(observations[running], device=agent.device)
+        actions = agent.act(batch, deterministic=True).cpu().numpy()
+        ended = np.zeros(running.size, dtype=bool)
+        for i, (episode, action) in enumerate(zip(running, actions, strict=True)):
+            step = envs[int(episode)].step(action)
+            observations[episode], reward, terminated, truncated, _ = step
+            returns[episode] += float(reward)
+            lengths[episode] += 1
+            ended[i] = terminated or truncated
+        running = running[~ended]
+    return returns, lengths
 
 
 def evaluations(trainer: Trainer) -> list[Evaluated]:

@@ -1,10 +1,12 @@
 """Checkpoint files: written whole or not at all, checked before they are trusted."""
 
+import fcntl
 import os
 import pickle
 import random
 import zipfile
 import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ from lit_mbrl.errors import ConfigurationError
 
 RUN = "lit_mbrl"
 """Key of a checkpoint under which is what Lightning does not know of: whose it is, replay, ..."""
+
+_claims: dict[Path, int] = {}  # descriptors of files that are locked as long as they are open
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -150,6 +154,37 @@ def find(given: str, folder: Path, identity: dict[str, Any]) -> Path | None:
             f"allowed: a checkpoint of {_named(identity)}"
         )
     return path
+
+
+def claim(folder: Path) -> bool:
+    """Keep other processes from training the run that writes into `folder`, until `release`.
+
+    The system releases it however this process ends. Where files cannot be locked, nothing is kept.
+
+    Returns:
+        False if another process trains it.
+    """
+    folder = folder.resolve()
+    if folder not in _claims:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            file = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError:  # nothing can be written there
+            return True
+        with suppress(OSError):  # a file system without locks
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(file)
+                return False
+        _claims[folder] = file
+    return True
+
+
+def release() -> None:
+    """Give up every `claim` of this process."""
+    while _claims:
+        os.close(_claims.popitem()[1])
 
 
 def _time(path: Path) -> float:

@@ -24,17 +24,18 @@ from lit_mbrl.callbacks import (
     EnvStepCheckpoint,
     Evaluation,
     Progress,
+    Registration,
     Results,
     Retraining,
     RolloutLength,
     Throughput,
 )
 from lit_mbrl.callbacks.evaluation import latest
-from lit_mbrl.checkpoints import RUN, find, read
+from lit_mbrl.checkpoints import RUN, claim, find, read, release
 from lit_mbrl.data import ReplayData
 from lit_mbrl.errors import ConfigurationError, DivergenceError, TrainingError, require
 from lit_mbrl.interruption import Interrupted, Interruption
-from lit_mbrl.parser import Parser
+from lit_mbrl.parser import BASE, NO_ALGORITHM, Parser
 from lit_mbrl.tracking import RunLogger
 
 USAGE = "python -m lit_mbrl.fit --config ALGORITHM.yaml [--config TASK.yaml] [--OPTION VALUE ...]"
@@ -48,6 +49,7 @@ CALLBACKS = {
     "evaluation": Evaluation,
     "throughput": Throughput,
     "results": Results,
+    "registration": Registration,
     "checkpoint": EnvStepCheckpoint,
 }
 
@@ -80,6 +82,8 @@ class FitCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Lightning's, with what it takes for granted checked before it is used."""
         super().parse_arguments(parser, args)
+        if self.config["model"]["class_path"] == BASE:
+            raise ConfigurationError(NO_ALGORITHM)
         trainer = self.config["trainer"]
         require(isinstance(trainer, Namespace), "trainer", trainer, "a group of options")
         seed = self.config["seed_everything"]
@@ -117,7 +121,7 @@ class FitCLI(LightningCLI):
             raise ConfigurationError(f"trainer: {error}") from error
         retraining = self.config_init["retraining"]
         check(trainer, self.model, self.datamodule, retraining)
-        run_id = self._find_checkpoint(trainer.max_epochs or 0)
+        run_id = self.find_checkpoint(trainer.max_epochs or 0)
         if late:
             known = {} if run_id is None else {"run_id": run_id}
             trainer.loggers = [
@@ -125,7 +129,7 @@ class FitCLI(LightningCLI):
             ]
         return trainer
 
-    def _find_checkpoint(self, max_epochs: int) -> str | None:
+    def find_checkpoint(self, max_epochs: int) -> str | None:
         """Settle what to go on from; returns the run that wrote it.
 
         Raises:
@@ -137,12 +141,17 @@ class FitCLI(LightningCLI):
         if (given := self.config_init["ckpt_path"]) is None:
             return None
         folder = Path(self.checkpoint.folder or "checkpoints")
-        schedules = [self.config_init[group] for group in ("rollout_length", "retraining")]
-        identity = self.checkpoint.identity(self.model, self.datamodule, *schedules)
+        identity = self.identity()
         self.ckpt_path = find(given, folder, identity)
         if self.ckpt_path is None:
             print(f"no checkpoint of such a run under {folder}: it begins anew", flush=True)
             return None
+        require(
+            claim(self.ckpt_path.parent),
+            "ckpt_path",
+            str(self.ckpt_path),
+            "a checkpoint of a run that no other process trains",
+        )
         checkpoint = read(self.ckpt_path)
         saved = checkpoint[RUN]
         shapes = {name: value.shape for name, value in self.model.state_dict().items()}
@@ -164,6 +173,11 @@ class FitCLI(LightningCLI):
         self.complete = max_epochs * self.datamodule.steps_per_epoch <= saved["env_step"]
         print(f"going on from {self.ckpt_path}, environment step {saved['env_step']:,}", flush=True)
         return saved["run_id"]
+
+    def identity(self) -> dict[str, Any]:
+        """Which run this is, see `EnvStepCheckpoint.identity`."""
+        schedules = [self.config_init[group] for group in ("rollout_length", "retraining")]
+        return EnvStepCheckpoint.identity(self.model, self.datamodule, *schedules)
 
 
 class RecordConfiguration(SaveConfigCallback):
@@ -260,17 +274,18 @@ def check(trainer: Trainer, agent: Any, data: ReplayData, retraining: Retraining
     agent.check_batch(data.real_rows, data.imagined_rows)
 
 
-def build(arguments: list[str] | None = None) -> FitCLI:
+def build(arguments: list[str] | None = None, cli: type[FitCLI] = FitCLI) -> FitCLI:
     """Parse the command line and make trainer, algorithm and data module, checked.
 
     Args:
         arguments: The command line's; those of the process if None.
+        cli: What makes them.
 
     Raises:
         ArgumentError: If an option is unknown or its value has the wrong type.
         ConfigurationError: If a value cannot be used.
     """
-    return FitCLI(
+    return cli(
         Agent,
         ReplayData,
         subclass_mode_model=True,
@@ -339,6 +354,8 @@ def main(arguments: list[str] | None = None, restored: int = 0) -> int:
     else:
         report(cli.trainer)
         return 0
+    finally:
+        release()
     del cli  # its buffers, before there are others
     return main([*arguments, "--ckpt_path", str(last)], restored + 1)
 
@@ -383,7 +400,9 @@ def quieten() -> None:
     logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
     logging.getLogger("lightning_fabric.utilities").setLevel(logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
+    # It prints the whole of an error that it then raises, see `RunLogger`.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+    logging.getLogger("mlflow.pyfunc").setLevel(logging.WARNING)
     logging.getLogger("torchrl").setLevel(logging.WARNING)
 
 

@@ -3,9 +3,22 @@
 import difflib
 import inspect
 import re
+import sys
+from collections.abc import Callable
 from typing import Any, NoReturn
 
+import yaml
+from jsonargparse import ArgumentError, get_loader, set_loader
 from pytorch_lightning.cli import LightningArgumentParser
+
+from lit_mbrl.errors import ConfigurationError, TrainingError
+
+BASE = "lit_mbrl.algorithms.Agent"
+"""What jsonargparse takes a model for whose class nobody gave."""
+
+NO_ALGORITHM = (
+    "model.class_path: missing; an algorithm comes before its options, see --config and --help"
+)
 
 
 class Parser(LightningArgumentParser):
@@ -17,9 +30,63 @@ class Parser(LightningArgumentParser):
         # report an algorithm's own error as one of two in the text of a third.
         super().add_subclass_arguments(*args, default=inspect.Parameter.empty, **kwargs)
 
+    def format_help(self) -> str:
+        """The help, with the types by their names."""
+        return re.sub(r"<class\s+'([\w.]+)'>", r"\1", super().format_help())
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise jsonargparse's error in our words."""
         super().error(readable(message, [action.dest for action in self._actions]), ex)
+
+
+def command(
+    function: Callable[..., None], parser: Parser, arguments: list[str] | None = None
+) -> int:
+    """Call a function with the options of its command line.
+
+    Args:
+        function: Its parameters have the names of the options.
+        parser: With these options.
+        arguments: The command line's; those of the process if None.
+
+    Returns:
+        The exit status: 0, 1 if the task failed, 2 if what was given cannot be used; of both of
+        which one line tells.
+    """
+    try:
+        function(**parser.parse_args(arguments).as_dict())
+    except (ArgumentError, ConfigurationError) as error:
+        print("error:", " ".join(str(error).split()), file=sys.stderr)
+        return 2
+    except TrainingError as error:
+        print("error:", " ".join(str(error).split()), file=sys.stderr)
+        return 1
+    return 0
+
+
+class UniqueKeys(yaml.BaseLoader):
+    """Refuses a key that is given twice, of which YAML's loaders forget the first."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """PyYAML's hook."""
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                line = key.start_mark.line + 1
+                raise yaml.YAMLError(f"{key.value} was given twice, again in line {line}")
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def load(text: str) -> Any:
+    """jsonargparse's loading of YAML, after a look at the keys."""
+    loaded = load_yaml(text)
+    yaml.load(text, UniqueKeys)  # makes nothing but dictionaries, lists and strings
+    return loaded
+
+
+load_yaml = get_loader("yaml")
+set_loader("yaml", load, exceptions=(yaml.YAMLError,))
 
 
 def readable(message: str, options: list[str]) -> str:
@@ -33,6 +100,9 @@ def readable(message: str, options: list[str]) -> str:
         options: The names that the parser knows, for suggestions.
     """
     text = " ".join(message.split()).removeprefix("argument --")
+    text = text.replace(' in "<unicode string>",', ",")
+    if f"Problem with given class_path '{BASE}'" in text:
+        return NO_ALGORITHM
     text = re.sub(r"<class '(\S+)'>", r"\1", text)
     # Of the complaints of a union, the one of the class that was meant; else all that is allowed.
     union = r"Does not validate against any of the Union subtypes Subtypes: \[(.*?)\] Errors: "
@@ -45,7 +115,8 @@ def readable(message: str, options: list[str]) -> str:
     text = re.sub(problem, rf"\1 was given (\2); allowed: {allowed}", text)
     text = re.sub(r"unhashable type: '(\w+)'", rf"a \1 was given; allowed: {allowed}", text)
     text = re.sub(r'Parser key "(\S+)": ', r"\1: ", text)
-    text = re.sub(r"Option '(\S+)' is required.*", r"\1: missing; see --config and --help", text)
+    help_ = "--config and --help" if "config" in options else "--help"
+    text = re.sub(r"Option '(\S+)' is required.*", rf"\1: missing; see {help_}", text)
     text = re.sub(r"Group '(\S+)' does not accept option '(\S+)'", r"Option '\1.\2' is not", text)
     unknown = re.match(r"(?:Unrecognized arguments: -*|Option ')([^\s'=]+)", text)
     if unknown:

@@ -1,10 +1,12 @@
-"""Where runs are recorded, also while the server that records them is away."""
+"""Where runs are recorded, also while the store or server that records them is away."""
 
 import json
 import os
 import sys
+import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from pytorch_lightning.loggers import MLFlowLogger
+from sqlalchemy.exc import SQLAlchemyError
 
 from lit_mbrl.errors import ConfigurationError
 
@@ -20,14 +23,25 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 
 PATIENCE = 30.0
-"""Seconds until a server that was away is asked again."""
+"""Seconds until a store or server that did not take a metric is asked again."""
+
+FAILURES = (MlflowException, SQLAlchemyError, OSError)
+"""What MLflow raises where there is no server, no file system or no room for another row."""
+
+
+def store_uri(given: str | None) -> str:
+    """Where runs are recorded: the address given, MLFLOW_TRACKING_URI, or mlflow.db here."""
+    # Absolute: MLflow keeps one store for each address for as long as a process lives.
+    default = f"sqlite:///{Path('mlflow.db').absolute()}"
+    return given or os.environ.get("MLFLOW_TRACKING_URI") or default
 
 
 class RunLogger(MLFlowLogger):
     """Lightning's MLflow logger on a sqlite store in the working directory; no server needed.
 
-    Metrics that the store does not take are kept in `unsent/<run id>.jsonl` and sent when it is
-    there again: later in the run, at its end, or when the run goes on.
+    Metrics that the store does not take are kept in `unsent/<run id>.jsonl`, or in memory where the
+    disk is full, and sent when it takes them again: later in the run, at its end, or when the run
+    goes on.
 
     Args:
         experiment_name: Experiment that the run belongs to.
@@ -47,10 +61,10 @@ class RunLogger(MLFlowLogger):
         tracking_uri: str | None = None,
         run_id: str | None = None,
     ):
-        # Absolute: MLflow keeps one store for each address for as long as a process lives.
-        default = f"sqlite:///{Path('mlflow.db').absolute()}"
-        uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or default
+        uri = store_uri(tracking_uri)
         try:
+            if uri.startswith("sqlite:///"):
+                _make_store(Path(uri.removeprefix("sqlite:///")))
             if run_id is not None and not _has(uri, run_id):
                 print(f"{uri} does not know run {run_id}, which goes on as a new one", flush=True)
                 run_id = None
@@ -59,12 +73,16 @@ class RunLogger(MLFlowLogger):
             self.goes_on = run_id is not None
             if run_id is not None:
                 self.experiment.update_run(run_id, status="RUNNING")
+                # MLflow tags new runs with these; one that goes on joins its new parent.
+                for key, value in json.loads(os.environ.get("MLFLOW_RUN_CONTEXT", "{}")).items():
+                    self.experiment.set_tag(run_id, key, value)
             self._unsent = Path("unsent", f"{self.run_id}.jsonl").absolute()
-        except (MlflowException, OSError) as error:
+        except FAILURES as error:
             raise ConfigurationError(
                 f"trainer.logger.tracking_uri: {uri!r} was given ({error}); "
                 "allowed: a store or server that can be reached"
             ) from error
+        self._in_memory: list[dict[str, Any]] = []  # unsent too: there was no room in the file
         self._ask_again = 0.0  # when to send what is unsent
 
     def log_hyperparams(self, params: Any) -> None:
@@ -79,15 +97,11 @@ class RunLogger(MLFlowLogger):
             {"key": key, "value": float(value), "timestamp": int(1000 * now), "step": step or 0}
             for key, value in metrics.items()
         ]
-        if self._unsent.exists() and (now < self._ask_again or not self._send_unsent()):
+        if self._is_behind() and (now < self._ask_again or not self._send_unsent()):
             self._keep(entries)
         elif not self._send(entries):
+            _say(f"{self.tracking_uri} does not answer: metrics are kept in {self._unsent}")
             self._keep(entries)
-            print(
-                f"{self.tracking_uri} does not answer: metrics are kept in {self._unsent}",
-                file=sys.stderr,
-                flush=True,
-            )
 
     def finalize(self, status: str = "success") -> None:
         """Lightning's hook: send what is unsent, and say how the run ended."""
@@ -95,18 +109,23 @@ class RunLogger(MLFlowLogger):
 
     def terminate(self, status: str) -> None:
         """Send what is unsent and set MLflow's status of the run: FINISHED, FAILED or KILLED."""
-        sent = not self._unsent.exists() or self._send_unsent()
+        sent = not self._is_behind() or self._send_unsent()
         try:
             self.experiment.set_terminated(self.run_id, status)
-        except (MlflowException, OSError):
+        except FAILURES:
             sent = False
-        if not sent:
-            print(
+        if self._in_memory:
+            self._keep([])
+        if self._in_memory:
+            _say(f"{len(self._in_memory)} metrics of run {self.run_id} are lost: no room for them")
+        elif not sent:
+            _say(
                 f"{self.tracking_uri} does not answer: what it has missed of run {self.run_id} is "
-                "sent by the same command with --ckpt_path last",
-                file=sys.stderr,
-                flush=True,
+                "sent by the same command with --ckpt_path last"
             )
+
+    def _is_behind(self) -> bool:
+        return bool(self._in_memory) or self._unsent.exists()
 
     def _send(self, entries: list[dict[str, Any]]) -> bool:
         assert self.run_id is not None
@@ -114,24 +133,61 @@ class RunLogger(MLFlowLogger):
             for first in range(0, len(entries), 1000):  # as many as MLflow takes at once
                 batch = [Metric(**entry) for entry in entries[first : first + 1000]]
                 self.experiment.log_batch(self.run_id, metrics=batch)
-        except (MlflowException, OSError):
+        except FAILURES:
             self._ask_again = time.time() + PATIENCE
             return False
         return True
 
     def _send_unsent(self) -> bool:
-        """Whether everything that was kept has been sent; it is then deleted."""
-        lines = self._unsent.read_text().splitlines()
-        whole = [line for line in lines if line.endswith("}")]  # the last may have been cut
-        if not self._send([json.loads(line) for line in whole]):
+        """Whether everything that was kept has been sent; it is then kept no longer."""
+        if not self._send([*_entries(self._unsent), *self._in_memory]):
             return False
-        self._unsent.unlink()
+        self._unsent.unlink(missing_ok=True)
+        self._in_memory = []
         return True
 
     def _keep(self, entries: list[dict[str, Any]]) -> None:
-        self._unsent.parent.mkdir(exist_ok=True)
-        with self._unsent.open("a") as file:
-            file.writelines(json.dumps(entry) + "\n" for entry in entries)
+        said = bool(self._in_memory)
+        self._in_memory += entries
+        try:
+            self._unsent.parent.mkdir(exist_ok=True)
+            with self._unsent.open("a") as file:
+                # Begun on a new line: the one before may have been cut.
+                file.writelines("\n" + json.dumps(entry) for entry in self._in_memory)
+            self._in_memory = []
+        except OSError as error:
+            if not said:
+                _say(f"{self._unsent} cannot be written ({error.strerror}): kept in memory")
+
+
+def _entries(path: Path) -> Iterator[dict[str, Any]]:
+    """The metrics in a file of unsent ones, but those that a full disk or a kill has cut."""
+    for line in path.read_text().splitlines() if path.exists() else []:
+        with suppress(json.JSONDecodeError):
+            yield json.loads(line)
+
+
+def _make_store(path: Path) -> None:
+    """Make an MLflow store whole or not at all; nothing is done where there is one.
+
+    MLflow takes seconds for it, and a store that was killed meanwhile can never be opened again.
+    """
+    if path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f"{path.name}.", dir=path.parent) as folder:
+        part = Path(folder, path.name).absolute()
+        MlflowClient(f"sqlite:///{part}").search_experiments(max_results=1)
+        try:
+            os.link(part, path)  # unlike a renaming, not over what another process has made
+        except FileExistsError:
+            pass
+        except OSError:  # a file system without links
+            os.replace(part, path)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _has(uri: str, run_id: str) -> bool:

@@ -162,7 +162,7 @@ def test_evaluated_return_equals_a_naive_episode(run: Any) -> None:
 def test_checkpoints_hold_the_algorithm(run: Any) -> None:
     """last.ckpt is of step 50, loads safely, and brings scaler, elites and optimizers back."""
     agent, _, _, folder = run
-    assert {path.name for path in folder.iterdir()} == {"last.ckpt", "best.ckpt"}
+    assert {path.name for path in folder.iterdir()} == {"last.ckpt", "best.ckpt", "lock"}
     saved = torch.load(folder / "last.ckpt", weights_only=True)
     assert len(saved["optimizer_states"]) == 4
     restored = MPPVE.load_from_checkpoint(folder / "last.ckpt", weights_only=True)

@@ -112,6 +112,11 @@ REFUSED = {
     ),
     "no configuration": ([], ("", "missing; see --config")),
     "no algorithm": (["--data.env_id", "Hopper-v5"], ("model: missing", "--config")),
+    "options of no algorithm": (["--model.gamma", "0.9", *MPPVE], ("model.class_path: missing",)),
+    "a key twice": (
+        [*MPPVE, "--data.env_kwargs", "{a: 1, a: 2}"],
+        ("data.env_kwargs: '{a: 1, a: 2}' was given",),
+    ),
     "missing file": (["--config", "missing.yaml"], ("config:", "not exist", "missing.yaml")),
     "unknown algorithm": (
         [*MPPVE, "--model", "lit_mbrl.algorithms.Nope"],

@@ -82,7 +82,10 @@ SPOILED += [
     for wrong in values
 ]
 SPOILED += [
-    ("no algorithm", changed("model", {}), "model"),
+    ("no algorithm", changed("model", {}), "model.class_path: missing"),
+    ("an option of no algorithm", changed("model", {"gamma": 0.9}), "model.class_path: missing"),
+    ("a group twice", changed("seed_everything", 1) + "data: {}", "data was given twice"),
+    ("an option twice", "data: {seed: 1, seed: 2}", "seed was given twice"),
     ("an algorithm that is not there", changed("model.class_path", "lit_mbrl.Nothing"), "model"),
     ("a class that is none", changed("model.class_path", "torch.nn.Linear"), "model"),
     ("a logger that is none", changed("trainer.logger.class_path", "torch.nn.Linear"), "logger"),

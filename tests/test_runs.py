@@ -147,7 +147,8 @@ def test_checkpoints_can_be_loaded_safely(run: Run) -> None:
             assert len(checkpoint["optimizer_states"]) == (3 if run.algorithm == "SAC" else 4)
             assert checkpoint[RUN]["env_step"] == {"last": 40, "last.previous": 20}[name]
             assert checkpoint[RUN]["data"]["replay"]["steps"] == 200 + checkpoint[RUN]["env_step"]
-    assert not [path for path in run.checkpoints.iterdir() if path.suffix != ".ckpt"]
+    left = {path.name for path in run.checkpoints.iterdir()}
+    assert left == {"last.ckpt", "last.previous.ckpt", "best.ckpt", "lock"}
 
 
 def test_results_are_written(run: Run) -> None:

@@ -4,14 +4,17 @@ import contextlib
 import io
 import re
 import sys
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from mlflow.entities import Run as MlflowRun
 from mlflow.tracking import MlflowClient
 
+from lit_mbrl.checkpoints import RUN, read
 from lit_mbrl.fit import main
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -27,6 +30,7 @@ TINY: dict[str, Any] = {
     "evaluation.episodes": 2,
     "checkpoint.every": 20,
     "throughput.every": 20,
+    "registration.enabled": False,
     "trainer.max_epochs": 1,
     "trainer.log_every_n_steps": 20,
     "trainer.accelerator": "cpu",
@@ -42,7 +46,12 @@ TINY_MODEL: dict[str, Any] = {
     "retraining.retain_steps": 40,
 }
 
+# Logged at every step, and at every evaluation.
+EVERY_STEP = ("critic/loss", "critic/value", "actor/loss", "actor/entropy", "temperature")
+EVERY_EVALUATION = ("eval/return_mean", "eval/return_std", "eval/episode_length")
+
 History = dict[str, dict[int, float]]
+Lost = Callable[[int, int], None]
 
 
 @dataclass
@@ -90,6 +99,40 @@ def execute(algorithm: str, folder: Path, config: Path, overrides: dict[str, Any
     text = Path(stored).read_text()
     run_config = yaml.safe_load(text)
     return Run(algorithm, status, lines, folder, found[1], overrides, run_config, metrics)
+
+
+def only_run(uri: str) -> MlflowRun:
+    """The one run that a store knows."""
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name("lit_mbrl")
+    assert experiment is not None
+    (run,) = client.search_runs([experiment.experiment_id])
+    return run
+
+
+def losses(
+    uri: str, folder: Path, last: int = 40, evaluations: Iterable[int] = (20, 40)
+) -> tuple[int, int]:
+    """How many transitions and metrics are missing of a run that began like `TINY`.
+
+    Args:
+        uri: Of a store that knows no other run.
+        folder: Under which its only checkpoints are.
+        last: The environment step that it has come to.
+        evaluations: Environment steps at which it evaluated.
+    """
+    run_id = only_run(uri).info.run_id
+    expected = {(name, step) for name in EVERY_STEP for step in range(1, last + 1)}
+    expected |= {(name, step) for name in EVERY_EVALUATION for step in evaluations}
+    client = MlflowClient(uri)
+    found = {
+        (name, entry.step)
+        for name in (*EVERY_STEP, *EVERY_EVALUATION)
+        for entry in client.get_metric_history(run_id, name)
+    }
+    (path,) = folder.rglob("last.ckpt")
+    stored = read(path)[RUN]["data"]["replay"]["steps"]
+    return TINY["data.warmup_steps"] + last - stored, len(expected - found)
 
 
 def learned(run: Run, after: int = -1) -> History:

@@ -222,12 +222,12 @@ class ImaginedReplay:
 
 
 def _plain(buffer: ReplayBuffer, rows: int) -> dict[str, Any]:
-    """The rows in the order in which they lie; a full buffer's are not copied."""
+    """The rows in the order in which they lie; on a CPU they are not copied."""
     if not rows:
         return {}
-    full = rows == buffer.storage.max_size
-    stored = buffer.storage[:rows]
-    plain: dict[str, Any] = (stored if full else stored.clone()).to_dict()
+    # By way of numpy, because a slice of torch's would be saved with all of its storage.
+    stored = buffer.storage[:rows].cpu().apply(lambda values: torch.from_numpy(values.numpy()))
+    plain: dict[str, Any] = stored.to_dict()
     return plain
 
 

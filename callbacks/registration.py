@@ -1,0 +1,44 @@
+"""What becomes of the trained policy."""
+
+import re
+import sys
+from typing import Any
+
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+from lit_mbrl.envs import make_gym_env
+from lit_mbrl.policy import Policy
+from lit_mbrl.registry import register
+from lit_mbrl.tracking import RunLogger
+
+from .trainer import data_of, env_steps
+
+
+class Registration(Callback):
+    """Registers the policy as an MLflow model at the end of a run, in about a second.
+
+    Its name is the algorithm's and the task's, such as MPPVE-Hopper-v5; every run adds a version.
+
+    Args:
+        enabled: Whether to register it.
+    """
+
+    def __init__(self, enabled: bool = True):
+        self.enabled = enabled
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Register it and say where it is; what fails here does not fail the run."""
+        logger: Any = trainer.logger
+        if not self.enabled or not isinstance(logger, RunLogger):
+            return
+        data, algorithm = data_of(trainer), type(pl_module).__name__
+        task = re.sub(r"[^\w-]", "-", data.env_id.rpartition(":")[2])  # what MLflow allows
+        try:
+            policy = Policy(pl_module, make_gym_env(data.env_id, data.env_kwargs))
+            run, name = str(logger.run_id), f"{algorithm}-{task}"
+            address = register(logger.experiment, run, name, policy, env_steps(trainer))
+        except Exception as error:  # it has been learned, and is in the checkpoints
+            reason = str(error).partition("\n")[0]  # PyTorch's go on for a page
+            print(f"the policy was not registered with MLflow: {reason}", file=sys.stderr)
+        else:
+            print(f"the policy: mlflow.pyfunc.load_model({address!r}).predict(observations)")
