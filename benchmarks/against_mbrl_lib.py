@@ -1,0 +1,163 @@
+"""Times our MBPO against mbrl-lib's, in alternating runs with the same settings.
+
+    python benchmarks/against_mbrl_lib.py --rounds 3 --json new.json
+
+mbrl-lib 0.2.0 (Pineda et al., arXiv 2104.10159) comes from PyPI into an environment of its own.
+Both train on InvertedPendulum with two critics and an actor of 2 x 256, batches of 256, 10 updates
+an environment step, an ensemble of 7 networks of 4 x 200 fitted every 250 steps, and 100,000
+imagined steps after each fit, on as many threads. Timed are the environment steps from the first
+fit that both have behind them to two fits later, with everything that belongs to them.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import venv
+from collections.abc import Callable
+from contextlib import chdir
+from pathlib import Path
+from typing import Any
+
+FIRST, LAST = 250, 750
+"""The steps after the first and up to the last are timed; mbrl-lib's first fit is at 250."""
+
+EXPLORATION = 500
+REQUIRED = ["mbrl==0.2.0", "gymnasium==0.26.3", "mujoco==2.3.7", "numpy<2"]
+
+
+def ours() -> float:
+    """Seconds that our MBPO takes from step `FIRST` to step `LAST`."""
+    from pytorch_lightning import Callback
+
+    from lit_mbrl.allocator import keep_freed_memory
+    from lit_mbrl.fit import build, quieten
+
+    at: dict[int, float] = {}
+
+    class Clock(Callback):
+        def on_train_batch_end(self, trainer: Any, agent: Any, *args: Any, **kwargs: Any) -> None:
+            at[agent.env_steps] = time.perf_counter()
+
+    options: dict[str, Any] = {
+        "config": Path(__file__).parents[1] / "conf" / "mbpo.yaml",
+        "trainer.max_epochs": 1,
+        "data.steps_per_epoch": LAST,
+        "data.warmup_steps": EXPLORATION,
+        "data.real_ratio": 0.0,
+        "model.fit_patience": 5,
+        "evaluation.every": 250,
+        "evaluation.episodes": 1,
+        "checkpoint.every": 0,
+        "registration.enabled": False,
+    }
+    keep_freed_memory()
+    quieten()
+    cli = build([word for name, value in options.items() for word in (f"--{name}", str(value))])
+    cli.trainer.callbacks.append(Clock())  # type: ignore[attr-defined]
+    cli.trainer.fit(cli.model, cli.datamodule)
+    return at[LAST] - at[FIRST]
+
+
+def theirs() -> float:
+    """The same of mbrl-lib's, called in its own environment."""
+    import gymnasium
+    import mbrl
+    from hydra.experimental import compose, initialize_config_dir
+    from mbrl.algorithms import mbpo
+    from mbrl.env.termination_fns import inverted_pendulum
+
+    at: list[float] = []
+
+    class Clock(gymnasium.Wrapper):  # type: ignore[misc,type-arg]
+        def step(self, action: Any) -> Any:
+            at.append(time.perf_counter())
+            return self.env.step(action)
+
+    overrides = {
+        "algorithm": "mbpo",
+        "overrides": "mbpo_inv_pendulum",
+        "device": "cpu",
+        "algorithm.initial_exploration_steps": EXPLORATION,
+        "overrides.num_steps": LAST + 1,
+    }
+    conf = Path(mbrl.__file__).parent / "examples" / "conf"
+    with initialize_config_dir(config_dir=str(conf)):
+        cfg = compose("main", [f"{name}={value}" for name, value in overrides.items()])
+    env, test_env = (gymnasium.make("InvertedPendulum-v4") for _ in range(2))
+    mbpo.train(Clock(env), test_env, inverted_pendulum, cfg, silent=True, work_dir=os.getcwd())
+    # A step begins with the environment's: these are the starts of the steps after FIRST and LAST.
+    return at[EXPLORATION + LAST] - at[EXPLORATION + FIRST]
+
+
+SIDES: dict[str, Callable[[], float]] = {"ours": ours, "theirs": theirs}
+
+
+def install(folder: Path) -> Path:
+    """mbrl-lib in an environment of its own, with our version of torch; returns its Python."""
+    import torch
+
+    python = folder / "bin" / "python"
+    if not python.exists():
+        print(f"installing mbrl-lib into {folder}", file=sys.stderr, flush=True)
+        venv.create(folder, with_pip=True)
+        release = torch.__version__.partition("+")[0]
+        for packages in ([f"torch=={release}"], REQUIRED):  # torch first, or pip takes the newest
+            command = [str(python), "-m", "pip", "install", "--quiet", *packages]
+            subprocess.run(command, check=True)
+    return python
+
+
+def seconds(python: Path, side: str) -> float:
+    """Time one side in a process of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run(
+            [str(python), str(Path(__file__).absolute()), "--side", side],
+            cwd=folder,
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        )
+    return float(done.stdout.splitlines()[-1])
+
+
+def main() -> int:
+    """Alternate, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--environment", type=Path, help="keep mbrl-lib's environment there")
+    parser.add_argument("--json", type=Path, help="write what was found there")
+    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.side:
+        print(SIDES[given.side]())
+        return 0
+    steps = LAST - FIRST
+    rounds: list[dict[str, float]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        python = {
+            "ours": Path(sys.executable),
+            "theirs": install((given.environment or Path(folder)).absolute()),
+        }
+        with chdir(folder):
+            for number in range(given.rounds):
+                rates = {side: steps / seconds(python[side], side) for side in SIDES}
+                rounds.append({**rates, "ratio": rates["ours"] / rates["theirs"]})
+                print(
+                    f"round {number + 1}: ours {rates['ours']:.2f}, mbrl-lib {rates['theirs']:.2f} "
+                    f"environment steps a second, ratio {rounds[-1]['ratio']:.2f}",
+                    flush=True,
+                )
+    ratio = statistics.median(found["ratio"] for found in rounds)
+    print(f"median ratio: {ratio:.2f}")
+    if given.json:
+        given.json.write_text(json.dumps({"rounds": rounds, "ratio": ratio}, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
