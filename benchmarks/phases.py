@@ -214,7 +214,8 @@ def run(task: str, steps: int, callback: Callback, options: list[str]) -> None:
     if task != "InvertedPendulum-v5":
         files += ["--config", str(CONF / "mppve" / f"{task.partition('-')[0].lower()}.yaml")]
     length = ["--trainer.max_epochs", "1", "--data.steps_per_epoch", str(steps)]
-    cli = build([*files, *length, "--checkpoint.every", "100000", *options])
+    without = ["--checkpoint.every", "100000", "--registration.enabled", "false"]
+    cli = build([*files, *length, *without, *options])
     cli.trainer.callbacks.insert(-1, callback)  # type: ignore[attr-defined]
     cli.trainer.fit(cli.model, cli.datamodule)
 
