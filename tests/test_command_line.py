@@ -148,10 +148,6 @@ REFUSED = {
         [*MPPVE, "--data.env_kwargs", "{nope: 1}"],
         ("data.env_kwargs: {'nope': 1}", "constructor of InvertedPendulum-v5"),
     ),
-    "no termination": (
-        [*MPPVE, "--data.env_id", "Pendulum-v1"],
-        ("data.termination: None", "'never'"),
-    ),
     "termination that is not there": (
         [*MPPVE, "--data.termination", "nowhere.ends"],
         ("data.termination: 'nowhere.ends'", "'never'", "lit_mbrl.envs.termination.hopper"),

@@ -260,10 +260,9 @@ def test_termination_of_the_table_and_of_the_users_choice() -> None:
 
 
 @pytest.mark.parametrize("env_id", ["Toy-v0", "my_module:Hopper-v5"])
-def test_a_task_outside_the_table_needs_a_termination(env_id: str) -> None:
-    with pytest.raises(ValueError, match=f"data.termination: .*{env_id}.*'never'") as refusal:
-        termination_path(env_id, None)
-    assert "\n" not in str(refusal.value)
+def test_the_termination_of_a_task_outside_the_table_is_learned(env_id: str) -> None:
+    assert termination_path(env_id, None) == "learned"
+    assert termination_path("Hopper-v5", "learned") == "learned"
 
 
 def test_a_users_task_with_its_own_termination(

@@ -5,6 +5,10 @@ from typing import Any
 
 import numpy as np
 import torch
+
+# TorchRL would import this while it makes an environment, and keep the error that an older gym is
+# not installed, and with the error's traceback all that the first run of a process holds.
+import torchrl.envs.libs.utils  # noqa: F401
 from gymnasium.wrappers import DtypeObservation
 from pytorch_lightning import LightningDataModule
 from tensordict import TensorDict
@@ -28,8 +32,8 @@ class ReplayData(LightningDataModule):
     Args:
         env_id: A gymnasium task with Box observations and actions; `module:Name-v0` for your own.
         env_kwargs: Arguments for the task's constructor.
-        termination: Dotted path of its termination function, or `never`; known for the tasks of
-            `lit_mbrl.envs.TASKS`.
+        termination: Dotted path of its termination function, `never`, or `learned` by the dynamics;
+            by default known for the tasks of `lit_mbrl.envs.TASKS` and learned for others.
         batch_size: B, windows of one gradient update.
         updates_per_step: G, gradient updates of one environment step.
         real_ratio: Share of a batch that comes from D_env.

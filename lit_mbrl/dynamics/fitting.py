@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from tensordict import TensorDict
 from torch import Tensor
 from torch.optim import Optimizer
@@ -12,11 +13,16 @@ from lit_mbrl.precision import float32
 
 
 class FitReport(NamedTuple):
-    """What a fit came to: epochs run and the elites' mean error on the holdout."""
+    """What a fit came to: epochs run and the elites' mean error on the holdout.
+
+    `termination_error` is the share of the holdout's rows whose termination the elites mistake;
+    None where it is not learned.
+    """
 
     epochs: int
     holdout_mse: float
     holdout_nll: float
+    termination_error: float | None
 
 
 def fit(
@@ -38,7 +44,8 @@ def fit(
     Args:
         dynamics: The ensemble.
         optimizer: Over its parameters; its state is carried from fit to fit.
-        transitions: [N] with `observation`, `action`, `reward` and `("next", "observation")`.
+        transitions: [N] with `observation`, `action`, `reward`, `("next", "observation")` and
+            `("next", "terminated")`.
         batch_size: Rows a network sees in one update.
         patience: Epochs without improvement before stopping. 5 in the published MPPVE; the
             published MBPO's loop runs one more, 6 here.
@@ -55,6 +62,12 @@ def fit(
     holdout_rows = max(1, min(int(rows * holdout_ratio), holdout_max))
     holdout, train = shuffled[:holdout_rows], shuffled[holdout_rows:]
     dynamics.set_input_scale(inputs[train])
+    learns_termination = dynamics.termination is None
+    if learns_termination:
+        ended = transitions["next", "terminated"].float()
+        terminations = ended[train].sum().clamp(min=1)
+        weight = ((len(train) - terminations) / terminations).clamp(min=1)
+        dynamics.termination_weight.copy_(weight)
 
     # Membership of the bootstraps is drawn once a fit; only their order changes with the epochs.
     bootstrap = train[torch.randint(len(train), (networks, len(train)), device=device)]
@@ -65,9 +78,11 @@ def fit(
         order = torch.rand(bootstrap.shape, device=device).argsort(1)
         for batch in bootstrap.gather(1, order).split(batch_size, 1):
             optimizer.zero_grad()
-            nll = loss(dynamics, inputs[batch], targets[batch])
-            with float32(nll):
-                nll.backward()
+            total = loss(dynamics, inputs[batch], targets[batch])
+            if learns_termination:
+                total = total + termination_loss(dynamics, following[batch], ended[batch])
+            with float32(total):
+                total.backward()
             optimizer.step()
         error = holdout_error(dynamics, inputs[holdout], targets[holdout])[0]
         improved = error < best_error * (1 - min_improvement)
@@ -82,7 +97,11 @@ def fit(
     elites = best_error.argsort()[: len(dynamics.elites)]
     dynamics.elites.copy_(elites)
     mse, nll = holdout_error(dynamics, inputs[holdout], targets[holdout])
-    return FitReport(epochs, float(mse[elites].mean()), float(nll[elites].mean()))
+    mistaken = None
+    if learns_termination:
+        error = termination_error(dynamics, following[holdout], ended[holdout])
+        mistaken = float(error[elites].mean())
+    return FitReport(epochs, float(mse[elites].mean()), float(nll[elites].mean()), mistaken)
 
 
 def loss(dynamics: Dynamics, inputs: Tensor, targets: Tensor) -> Tensor:
@@ -99,6 +118,27 @@ def loss(dynamics: Dynamics, inputs: Tensor, targets: Tensor) -> Tensor:
     mean, log_var = dynamics(inputs)
     nll = ((mean - targets).square() * (-log_var).exp() + log_var).mean((1, 2)).sum()
     return nll + 0.01 * (dynamics.max_log_var.sum() - dynamics.min_log_var.sum())
+
+
+def termination_loss(dynamics: Dynamics, following: Tensor, ended: Tensor) -> Tensor:
+    """Cross-entropy of a learned termination, weighted for rarity; mean over batch, sum over nets.
+
+    Args:
+        dynamics: The ensemble, with its `termination_weight` set.
+        following: s', [E, B, S].
+        ended: 1 where s' ended the episode, [E, B].
+    """
+    logit = dynamics.termination_logit(following)
+    weight = dynamics.termination_weight
+    entropy = F.binary_cross_entropy_with_logits(logit, ended, pos_weight=weight, reduction="none")
+    return entropy.mean(1).sum()
+
+
+@torch.no_grad()
+def termination_error(dynamics: Dynamics, following: Tensor, ended: Tensor) -> Tensor:
+    """Share of the rows s' [N, S] whose termination [N] each network [E] mistakes."""
+    logit = dynamics.termination_logit(following.expand(dynamics.ensemble.networks, -1, -1))
+    return ((logit > dynamics.termination_weight.log()) != ended.bool()).float().mean(1)
 
 
 @torch.no_grad()

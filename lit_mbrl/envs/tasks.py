@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium.spaces import Box, Space
 from gymnasium.wrappers import RescaleAction
 
-from lit_mbrl.envs.termination import resolve
+from lit_mbrl.envs.termination import LEARNED, resolve
 from lit_mbrl.errors import ConfigurationError, require
 
 
@@ -93,22 +93,20 @@ def make_gym_env(env_id: str, env_kwargs: dict[str, Any] | None = None) -> gymna
 
 
 def termination_path(env_id: str, termination: str | None) -> str:
-    """The dotted path of the termination function of a task: the user's choice, or the table's.
+    """The user's choice of a termination function, the table's, or `learned`.
 
     Args:
         env_id: The task, as given to `make_gym_env`.
-        termination: The user's choice, if there is one.
+        termination: The user's choice, if there is one: a dotted path, `never` or `learned`.
 
     Raises:
-        ConfigurationError: If the choice cannot be resolved, or there is none for a task that is
-            not in `TASKS`.
+        ConfigurationError: If the choice cannot be resolved.
     """
-    if termination is not None:
+    if termination is None:
+        return TASKS[env_id].termination if env_id in TASKS else LEARNED
+    if termination != LEARNED:
         resolve(termination)
-        return termination
-    allowed = f"for {env_id}, the dotted path of a termination function or 'never'"
-    require(env_id in TASKS, "data.termination", None, allowed)
-    return TASKS[env_id].termination
+    return termination
 
 
 def _require_vector(env_id: str, name: str, space: Space[Any]) -> Box:

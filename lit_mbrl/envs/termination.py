@@ -21,6 +21,9 @@ from lit_mbrl.errors import ConfigurationError, require
 
 Termination = Callable[[Tensor, Tensor, Tensor], Tensor]
 
+LEARNED = "learned"
+"""In place of a function's path: the dynamics learn what ends an episode."""
+
 
 def never(observation: Tensor, action: Tensor, next_observation: Tensor) -> Tensor:
     """No state ends the episode (HalfCheetah-v5, Swimmer-v5)."""
@@ -93,7 +96,10 @@ def resolve(path: str) -> Termination:
     """
     if path == "never":
         return never
-    allowed = f"'never' or the dotted path of a function, such as '{hopper.__module__}.hopper'"
+    allowed = (
+        f"'{LEARNED}', 'never' or the dotted path of a function, such as "
+        f"'{hopper.__module__}.hopper'"
+    )
     module, _, name = path.rpartition(".")
     try:
         function: Termination | None = getattr(import_module(module), name, None)
