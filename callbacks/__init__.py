@@ -5,6 +5,7 @@ stand in its way.
 """
 
 from .checkpoint import EnvStepCheckpoint
+from .diagnosis import Diagnosis
 from .evaluation import Evaluation
 from .progress import Progress
 from .registration import Registration
@@ -14,6 +15,7 @@ from .rollout_length import RolloutLength
 from .throughput import Throughput
 
 __all__ = [
+    "Diagnosis",
     "EnvStepCheckpoint",
     "Evaluation",
     "Progress",

@@ -11,11 +11,17 @@ import numpy as np
 import torch
 from gymnasium import Env
 from pytorch_lightning import Callback, LightningModule, Trainer
+from tensordict import TensorDict
 
 from lit_mbrl.envs import Resumable, make_gym_env
 from lit_mbrl.errors import require
+from lit_mbrl.held_out import collect
+from lit_mbrl.value_bias import value_bias
 
 from .trainer import data_of, env_steps, log, phase
+
+BIAS_STEPS = 1000
+"""Of each copy of the task, from which the bias of the values is taken."""
 
 
 class Evaluated(NamedTuple):
@@ -43,16 +49,24 @@ class Evaluation(Callback):
         seed: Of the episodes' initial states. The command line sets it to `seed_everything`.
         time_limit: Seconds after which an evaluation is given up, a line says so and training goes
             on: a task that hangs hangs in a thread that nothing waits for.
+        value_bias: Log the bias of the critics' values too, see `lit_mbrl.value_bias`, from 1,000
+            more steps of the behaviour policy in each copy; it is not logged where every state is
+            too near to a time limit.
     """
 
     def __init__(
-        self, every: int = 1000, episodes: int = 10, seed: int = 0, time_limit: float = 3600.0
+        self,
+        every: int = 1000,
+        episodes: int = 10,
+        seed: int = 0,
+        time_limit: float = 3600.0,
+        value_bias: bool = False,
     ):
         require(every >= 1, "evaluation.every", every, "an integer of at least 1")
         require(episodes >= 1, "evaluation.episodes", episodes, "an integer of at least 1")
         require(time_limit > 0, "evaluation.time_limit", time_limit, "a number of seconds > 0")
         self.every, self.episodes, self.seed = every, episodes, seed
-        self.time_limit = time_limit
+        self.time_limit, self.value_bias = time_limit, value_bias
         self.history: list[Evaluated] = []
         self._envs: list[Env[Any, Any]] = []
         self._started = 0.0
@@ -90,7 +104,7 @@ class Evaluation(Callback):
                 found = self._run_within_limit(trainer, pl_module)
             if found is None:
                 return
-            returns, lengths = found
+            returns, lengths, real = found
             evaluated = Evaluated(
                 env_steps(trainer),
                 float(returns.mean()),
@@ -107,6 +121,16 @@ class Evaluation(Callback):
                     "eval/episode_length": evaluated.episode_length,
                 },
             )
+            if real is not None and (bias := value_bias(pl_module, real, self.seed)) is not None:
+                log(
+                    trainer,
+                    {
+                        "critic/bias_mean": bias["plain"].mean,
+                        "critic/bias_std": bias["plain"].std,
+                        "critic/soft_bias_mean": bias["soft"].mean,
+                        "critic/soft_bias_std": bias["soft"].std,
+                    },
+                )
 
     def _make_envs(self, trainer: Trainer) -> None:
         data = data_of(trainer)
@@ -116,13 +140,13 @@ class Evaluation(Callback):
 
     def _run_within_limit(
         self, trainer: Trainer, agent: Any
-    ) -> tuple[np.ndarray, np.ndarray] | None:
-        """`run_episodes`; None if it took too long, with new copies of the task for the next."""
-        outcome: Future[tuple[np.ndarray, np.ndarray]] = Future()
+    ) -> tuple[np.ndarray, np.ndarray, TensorDict | None] | None:
+        """`_run`; None if it took too long, with new copies of the task for the next."""
+        outcome: Future[tuple[np.ndarray, np.ndarray, TensorDict | None]] = Future()
 
         def run() -> None:
             try:
-                outcome.set_result(self.run_episodes(agent))
+                outcome.set_result(self._run(agent))
             except BaseException as error:
                 outcome.set_exception(error)
 
@@ -140,6 +164,15 @@ class Evaluation(Callback):
             )
             self._make_envs(trainer)
             return None
+
+    def _run(self, agent: Any) -> tuple[np.ndarray, np.ndarray, TensorDict | None]:
+        """`run_episodes`, and what the bias of the values is taken from if that is asked for."""
+        envs = self._envs
+        returns, lengths = self.run_episodes(agent)
+        if not self.value_bias:
+            return returns, lengths, None
+        real = collect(agent, envs, BIAS_STEPS, self.seed, lambda: envs is not self._envs)
+        return returns, lengths, real
 
     def run_episodes(self, agent: Any) -> tuple[np.ndarray, np.ndarray]:
         """Returns and lengths [episodes] of one deterministic episode in each copy."""

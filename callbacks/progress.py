@@ -1,5 +1,7 @@
 """What is seen on the screen."""
 
+import json
+import os
 import sys
 import time
 from typing import Any
@@ -9,14 +11,19 @@ from pytorch_lightning.callbacks import ProgressBar
 from tqdm import tqdm
 
 from .evaluation import latest
-from .trainer import data_of, env_steps
+from .retraining import model_error
+from .trainer import data_of, env_steps, last_step
+
+FOLLOWED = "LIT_MBRL_FOLLOWED"
+"""Environment variable of a process whose standard output `lit_mbrl.seeds` makes a bar of."""
 
 
 class Progress(ProgressBar):
-    """One bar over all environment steps, with the last evaluated return and steps per second.
+    """One bar over all environment steps, with the time left and how well it goes.
 
-    Where the output is no terminal, each evaluation gets a line instead, so that log files stay
-    readable.
+    It shows the returns of the last training episode and of the last evaluation, the dynamics' mean
+    squared holdout error and the rollout length. Where the output is no terminal, each evaluation
+    gets a line instead, so that log files stay readable.
     """
 
     def __init__(self) -> None:
@@ -25,6 +32,7 @@ class Progress(ProgressBar):
         self._enabled = True
         self._started = 0.0
         self._first = self._said = 0
+        self._tell_again = 0.0  # when a follower is told again
 
     def disable(self) -> None:
         """Lightning's hook: show nothing."""
@@ -48,22 +56,22 @@ class Progress(ProgressBar):
         self._said = evaluated.env_step if evaluated is not None else 0
         if self._bar is not None:
             self._bar.set_description_str("")
-            self._bar.reset(int(trainer.num_training_batches * (trainer.max_epochs or 0)))
+            self._bar.reset(last_step(trainer))
             self._bar.initial = self._bar.n = self._first
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
     ) -> None:
         """Move the bar, or say what was evaluated."""
-        data = data_of(trainer)
         evaluated = latest(trainer)
         if self._bar is not None:
-            shown = {"episode": data.last_episode_return}
-            if evaluated is not None:
-                shown["return"] = evaluated.return_mean
-            known = {name: f"{value:.1f}" for name, value in shown.items() if value is not None}
-            self._bar.set_postfix(known, refresh=False)
+            self._bar.set_postfix(_shown(trainer), refresh=False)
             self._bar.update(1)
+        elif self._enabled and FOLLOWED in os.environ:
+            if (now := time.monotonic()) >= self._tell_again:
+                self._tell_again = now + 1
+                told = {"step": env_steps(trainer), "of": last_step(trainer)}
+                print(json.dumps({**told, "shown": _shown(trainer)}), flush=True)
         elif self._enabled and evaluated is not None and evaluated.env_step != self._said:
             self._said = evaluated.env_step
             rate = (evaluated.env_step - self._first) / (time.monotonic() - self._started)
@@ -78,3 +86,17 @@ class Progress(ProgressBar):
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+
+def _shown(trainer: Trainer) -> dict[str, str]:
+    """What stands behind the bar, as far as it is known."""
+    agent: Any = trainer.lightning_module
+    evaluated, error = latest(trainer), model_error(trainer)
+    episode = data_of(trainer).last_episode_return
+    shown = {
+        "episode": None if episode is None else f"{episode:.1f}",
+        "return": None if evaluated is None else f"{evaluated.return_mean:.1f}",
+        "model_error": None if error is None else f"{error:.2g}",
+        "rollout": None if error is None else str(agent.rollout_length),
+    }
+    return {name: text for name, text in shown.items() if text is not None}

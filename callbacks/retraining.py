@@ -32,6 +32,7 @@ class Retraining(Callback):
             f"an integer of at least retraining.every ({every})",
         )
         self.every, self.rollouts, self.retain_steps = every, rollouts, retain_steps
+        self.holdout_mse: float | None = None  # of the last fit
 
     def settings(self) -> tuple[int, ...]:
         """What a run that goes on must have had too."""
@@ -58,19 +59,28 @@ class Retraining(Callback):
             windows = agent.imagine(data.replay, self.rollouts)
         if not math.isfinite(report.holdout_mse):
             raise DivergenceError(f"the dynamics' holdout error is {report.holdout_mse}")
+        self.holdout_mse = report.holdout_mse
         if not len(windows):
             raise DivergenceError("no imagined step is finite")
         with phase(trainer, "imagine"):
             rollouts_kept = self.rollouts * self.retain_steps // self.every
             data.imagined.resize(rollouts_kept * agent.rollout_length)
             data.imagined.extend(windows)
-        log(
-            trainer,
-            {
-                "dynamics/epochs": report.epochs,
-                "dynamics/holdout_mse": report.holdout_mse,
-                "dynamics/holdout_nll": report.holdout_nll,
-                "rollout/length": agent.rollout_length,
-                "rollout/imagined": len(windows),
-            },
-        )
+        metrics = {
+            "dynamics/epochs": report.epochs,
+            "dynamics/holdout_mse": report.holdout_mse,
+            "dynamics/holdout_nll": report.holdout_nll,
+            "rollout/length": agent.rollout_length,
+            "rollout/imagined": len(windows),
+        }
+        if report.termination_error is not None:
+            metrics["dynamics/termination_error"] = report.termination_error
+        log(trainer, metrics)
+
+
+def model_error(trainer: Trainer) -> float | None:
+    """The holdout error of the last fit of the dynamics, if there was one."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, Retraining):
+            return callback.holdout_mse
+    return None

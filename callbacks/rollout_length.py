@@ -37,6 +37,15 @@ class RolloutLength(Callback):
         """What a run that goes on must have had too."""
         return self.start, self.end, self.start_step, self.end_step
 
+    @property
+    def longest(self) -> int:
+        """The largest L there is."""
+        return max(self.start, self.end)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Lightning's hook: what a checkpoint tells of the schedule."""
+        return {"longest": self.longest}
+
     def at(self, env_step: int) -> int:
         """L(t): floor of x + (t - a) / (b - a) (y - x), x up to step a and y from step b on."""
         if env_step >= self.end_step:

@@ -1,5 +1,6 @@
 """Train an algorithm: `python -m lit_mbrl.fit --config conf/mppve.yaml`."""
 
+import gc
 import logging
 import shlex
 import subprocess
@@ -21,6 +22,7 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lit_mbrl.algorithms import Agent
 from lit_mbrl.allocator import keep_freed_memory
 from lit_mbrl.callbacks import (
+    Diagnosis,
     EnvStepCheckpoint,
     Evaluation,
     Progress,
@@ -47,6 +49,7 @@ CALLBACKS = {
     "rollout_length": RolloutLength,  # before the retraining that rolls out
     "retraining": Retraining,
     "evaluation": Evaluation,
+    "diagnosis": Diagnosis,  # of the model that was just fitted
     "throughput": Throughput,
     "results": Results,
     "registration": Registration,
@@ -70,6 +73,7 @@ class FitCLI(LightningCLI):
             parser.add_lightning_class_args(callback, group)
         parser.link_arguments("seed_everything", "data.seed")
         parser.link_arguments("seed_everything", "evaluation.seed")
+        parser.link_arguments("seed_everything", "diagnosis.seed")
         for source, target in {
             "observation_size": "observation_size",
             "action_size": "action_size",
@@ -119,9 +123,9 @@ class FitCLI(LightningCLI):
             trainer = super().instantiate_trainer(**({"logger": False} if late else {}), **kwargs)
         except (MisconfigurationException, TypeError, ValueError) as error:
             raise ConfigurationError(f"trainer: {error}") from error
-        retraining = self.config_init["retraining"]
-        check(trainer, self.model, self.datamodule, retraining)
-        run_id = self.find_checkpoint(trainer.max_epochs or 0)
+        schedules = [self.config_init[group] for group in ("retraining", "evaluation", "diagnosis")]
+        check(trainer, self.model, self.datamodule, *schedules)
+        run_id = self._find_checkpoint(trainer.max_epochs or 0)
         if late:
             known = {} if run_id is None else {"run_id": run_id}
             trainer.loggers = [
@@ -129,7 +133,7 @@ class FitCLI(LightningCLI):
             ]
         return trainer
 
-    def find_checkpoint(self, max_epochs: int) -> str | None:
+    def _find_checkpoint(self, max_epochs: int) -> str | None:
         """Settle what to go on from; returns the run that wrote it.
 
         Raises:
@@ -141,7 +145,8 @@ class FitCLI(LightningCLI):
         if (given := self.config_init["ckpt_path"]) is None:
             return None
         folder = Path(self.checkpoint.folder or "checkpoints")
-        identity = self.identity()
+        schedules = [self.config_init[group] for group in ("rollout_length", "retraining")]
+        identity = self.checkpoint.identity(self.model, self.datamodule, *schedules)
         self.ckpt_path = find(given, folder, identity)
         if self.ckpt_path is None:
             print(f"no checkpoint of such a run under {folder}: it begins anew", flush=True)
@@ -173,11 +178,6 @@ class FitCLI(LightningCLI):
         self.complete = max_epochs * self.datamodule.steps_per_epoch <= saved["env_step"]
         print(f"going on from {self.ckpt_path}, environment step {saved['env_step']:,}", flush=True)
         return saved["run_id"]
-
-    def identity(self) -> dict[str, Any]:
-        """Which run this is, see `EnvStepCheckpoint.identity`."""
-        schedules = [self.config_init[group] for group in ("rollout_length", "retraining")]
-        return EnvStepCheckpoint.identity(self.model, self.datamodule, *schedules)
 
 
 class RecordConfiguration(SaveConfigCallback):
@@ -234,7 +234,14 @@ def current_commit() -> str:
         return "unknown"
 
 
-def check(trainer: Trainer, agent: Any, data: ReplayData, retraining: Retraining) -> None:
+def check(
+    trainer: Trainer,
+    agent: Any,
+    data: ReplayData,
+    retraining: Retraining,
+    evaluation: Evaluation,
+    diagnosis: Diagnosis,
+) -> None:
     """What no single class can see of a configuration.
 
     Raises:
@@ -266,6 +273,18 @@ def check(trainer: Trainer, agent: Any, data: ReplayData, retraining: Retraining
         f"0 for {type(agent).__name__}, which learns no model",
     )
     require(
+        hasattr(agent, "dynamics") or diagnosis.every == 0,
+        "diagnosis.every",
+        diagnosis.every,
+        f"0 for {type(agent).__name__}, which learns no model",
+    )
+    require(
+        hasattr(agent, "critic") or not evaluation.value_bias,
+        "evaluation.value_bias",
+        evaluation.value_bias,
+        f"false for {type(agent).__name__}, which learns no values",
+    )
+    require(
         data.imagined_rows == 0 or (learns_model and retraining.every > 0),
         "data.real_ratio",
         data.hparams["real_ratio"],
@@ -274,18 +293,17 @@ def check(trainer: Trainer, agent: Any, data: ReplayData, retraining: Retraining
     agent.check_batch(data.real_rows, data.imagined_rows)
 
 
-def build(arguments: list[str] | None = None, cli: type[FitCLI] = FitCLI) -> FitCLI:
+def build(arguments: list[str] | None = None) -> FitCLI:
     """Parse the command line and make trainer, algorithm and data module, checked.
 
     Args:
         arguments: The command line's; those of the process if None.
-        cli: What makes them.
 
     Raises:
         ArgumentError: If an option is unknown or its value has the wrong type.
         ConfigurationError: If a value cannot be used.
     """
-    return cli(
+    return FitCLI(
         Agent,
         ReplayData,
         subclass_mode_model=True,
@@ -319,6 +337,7 @@ def main(arguments: list[str] | None = None, restored: int = 0) -> int:
         restored: How often the run has gone on by itself after a divergence.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
+    gc.collect()  # the buffers of a run that this process has made before
     keep_freed_memory()
     quieten()
     try:
@@ -356,7 +375,7 @@ def main(arguments: list[str] | None = None, restored: int = 0) -> int:
         return 0
     finally:
         release()
-    del cli  # its buffers, before there are others
+    del cli
     return main([*arguments, "--ckpt_path", str(last)], restored + 1)
 
 
@@ -378,9 +397,7 @@ def report(trainer: Trainer) -> None:
             f"at environment step {evaluated.env_step:,}."
         )
     if isinstance(logger, RunLogger):
-        words.append(
-            f"Look at run {logger.run_id} with: mlflow ui --backend-store-uri {logger.tracking_uri}"
-        )
+        words.append(logger.where)
     print(" ".join(words))
 
 

@@ -10,6 +10,7 @@ PHASES = {
     "fit": "fit",
     "imagine": "imagine",
     "evaluate": "evaluate",
+    "diagnose": "diagnose",
     "checkpoint": "checkpoint",
 }
 """Lightning's action names, or ours (`trainer.profiler.profile("fit")`), and their phases."""

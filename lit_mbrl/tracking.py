@@ -12,7 +12,7 @@ from typing import Any
 
 from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
-from mlflow.tracking import MlflowClient
+from mlflow.tracking import MlflowClient, set_tracking_uri
 from pytorch_lightning.loggers import MLFlowLogger
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -21,6 +21,8 @@ from lit_mbrl.errors import ConfigurationError
 # MLflow's own would hold the training up for minutes each time that a server does not answer.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+# The last line says where to look, see `RunLogger.where`.
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
 PATIENCE = 30.0
 """Seconds until a store or server that did not take a metric is asked again."""
@@ -48,10 +50,10 @@ class RunLogger(MLFlowLogger):
         run_name: Name of the run; MLflow invents one if None.
         tracking_uri: Store or server; the environment variable MLFLOW_TRACKING_URI if None, and
             mlflow.db in the working directory if that is not set either.
-        run_id: A run to add to, instead of a new one.
+        run_id: A run to add to, instead of a new one; the store may be away.
 
     Raises:
-        ConfigurationError: If the store cannot be reached.
+        ConfigurationError: If a run is to begin and the store cannot be reached.
     """
 
     def __init__(
@@ -72,10 +74,14 @@ class RunLogger(MLFlowLogger):
             self.tracking_uri = uri
             self.goes_on = run_id is not None
             if run_id is not None:
-                self.experiment.update_run(run_id, status="RUNNING")
-                # MLflow tags new runs with these; one that goes on joins its new parent.
-                for key, value in json.loads(os.environ.get("MLFLOW_RUN_CONTEXT", "{}")).items():
-                    self.experiment.set_tag(run_id, key, value)
+                set_tracking_uri(uri)
+                self._initialized = True  # or Lightning would ask for the run, which may be away
+                with suppress(*FAILURES):
+                    self.experiment.update_run(run_id, status="RUNNING")
+                    # MLflow tags new runs with these; one that goes on joins its new parent.
+                    context = json.loads(os.environ.get("MLFLOW_RUN_CONTEXT", "{}"))
+                    for key, value in context.items():
+                        self.experiment.set_tag(run_id, key, value)
             self._unsent = Path("unsent", f"{self.run_id}.jsonl").absolute()
         except FAILURES as error:
             raise ConfigurationError(
@@ -84,6 +90,13 @@ class RunLogger(MLFlowLogger):
             ) from error
         self._in_memory: list[dict[str, Any]] = []  # unsent too: there was no room in the file
         self._ask_again = 0.0  # when to send what is unsent
+
+    @property
+    def where(self) -> str:
+        """How to look at the run, in a sentence."""
+        if self.tracking_uri.startswith("http"):
+            return f"Look at run {self.run_id}: {self.tracking_uri}/#/runs/{self.run_id}"
+        return f"Look at run {self.run_id} with: mlflow ui --backend-store-uri {self.tracking_uri}"
 
     def log_hyperparams(self, params: Any) -> None:
         """Lightning's hook; a run that goes on keeps those it began with, as MLflow demands."""
@@ -191,9 +204,8 @@ def _say(line: str) -> None:
 
 
 def _has(uri: str, run_id: str) -> bool:
+    """Whether a store or server knows a run; one that is away is taken to."""
     try:
         return bool(MlflowClient(uri).get_run(run_id).info.lifecycle_stage == "active")
     except MlflowException as error:
-        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-            return False
-        raise
+        return error.error_code != "RESOURCE_DOES_NOT_EXIST"

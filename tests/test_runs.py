@@ -13,7 +13,7 @@ from tiny import CONF, TINY, TINY_MODEL, Run, execute, learned
 
 from lit_mbrl.checkpoints import RUN
 
-PHASES = {"collect", "update", "fit", "imagine", "evaluate", "checkpoint"}
+PHASES = {"collect", "update", "fit", "imagine", "evaluate", "diagnose", "checkpoint"}
 METRICS = {
     "eval/return_mean",
     "eval/return_std",
