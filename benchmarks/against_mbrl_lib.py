@@ -27,7 +27,11 @@ FIRST, LAST = 250, 750
 """The steps after the first and up to the last are timed; mbrl-lib's first fit is at 250."""
 
 EXPLORATION = 500
-REQUIRED = ["mbrl==0.2.0", "gymnasium==0.26.3", "mujoco==2.3.7", "numpy<2"]
+REQUIRED = [
+    ["mbrl==0.2.0", "gymnasium==0.26.3", "mujoco==2.3.7", "numpy<2"],
+    # In its place: the one that it asks for does not start on Python 3.11.
+    ["hydra-core==1.3.2"],
+]
 
 
 def ours() -> float:
@@ -63,13 +67,22 @@ def ours() -> float:
     return at[LAST] - at[FIRST]
 
 
+def box(low: Any, high: Any, shape: Any) -> Any:
+    """The action space that mbrl-lib's configuration describes."""
+    import numpy as np
+    from gymnasium.spaces import Box
+
+    ends = (np.array(list(end), dtype=np.float32) for end in (low, high))
+    return Box(*ends, shape=tuple(shape))
+
+
 def theirs() -> float:
     """The same of mbrl-lib's, called in its own environment."""
     import gymnasium
     import mbrl
-    from hydra.experimental import compose, initialize_config_dir
     from mbrl.algorithms import mbpo
     from mbrl.env.termination_fns import inverted_pendulum
+    from omegaconf import OmegaConf
 
     at: list[float] = []
 
@@ -78,16 +91,16 @@ def theirs() -> float:
             at.append(time.perf_counter())
             return self.env.step(action)
 
-    overrides = {
-        "algorithm": "mbpo",
-        "overrides": "mbpo_inv_pendulum",
-        "device": "cpu",
-        "algorithm.initial_exploration_steps": EXPLORATION,
-        "overrides.num_steps": LAST + 1,
-    }
-    conf = Path(mbrl.__file__).parent / "examples" / "conf"
-    with initialize_config_dir(config_dir=str(conf)):
-        cfg = compose("main", [f"{name}={value}" for name, value in overrides.items()])
+    conf = Path(mbrl.__file__).parent / "examples" / "conf"  # without all that Hydra asks for
+    cfg = OmegaConf.load(conf / "main.yaml")
+    cfg.algorithm = OmegaConf.load(conf / "algorithm" / "mbpo.yaml")
+    cfg.dynamics_model = OmegaConf.load(conf / "dynamics_model" / "gaussian_mlp_ensemble.yaml")
+    cfg.dynamics_model._recursive_ = False  # the model makes its activation by itself
+    cfg.overrides = OmegaConf.load(conf / "overrides" / "mbpo_inv_pendulum.yaml")
+    cfg.algorithm.agent.action_space._target_ = f"{__name__}.box"  # it names gym's, which is gone
+    cfg.device = "cpu"
+    cfg.algorithm.initial_exploration_steps = EXPLORATION
+    cfg.overrides.num_steps = LAST + 1
     env, test_env = (gymnasium.make("InvertedPendulum-v4") for _ in range(2))
     mbpo.train(Clock(env), test_env, inverted_pendulum, cfg, silent=True, work_dir=os.getcwd())
     # A step begins with the environment's: these are the starts of the steps after FIRST and LAST.
@@ -106,7 +119,7 @@ def install(folder: Path) -> Path:
         print(f"installing mbrl-lib into {folder}", file=sys.stderr, flush=True)
         venv.create(folder, with_pip=True)
         release = torch.__version__.partition("+")[0]
-        for packages in ([f"torch=={release}"], REQUIRED):  # torch first, or pip takes the newest
+        for packages in ([f"torch=={release}"], *REQUIRED):  # torch first, or pip takes the newest
             command = [str(python), "-m", "pip", "install", "--quiet", *packages]
             subprocess.run(command, check=True)
     return python
