@@ -11,6 +11,7 @@ from pytorch_lightning.callbacks import Checkpoint
 from lit_mbrl.checkpoints import RUN, claim, generators, set_generators
 from lit_mbrl.errors import DivergenceError, TaskError, require
 from lit_mbrl.interruption import Interrupted, Interruption
+from lit_mbrl.tracking import RunLogger
 
 from .evaluation import latest
 from .retraining import Retraining
@@ -34,12 +35,19 @@ class EnvStepCheckpoint(Checkpoint):
         every: Environment steps from checkpoint to checkpoint; 0 writes none.
         restores: How often a run whose networks became infinite or undefined goes on by itself from
             `last.ckpt`, with other random numbers.
+        upload: Whether `best.ckpt` is stored with the MLflow run when it ends.
     """
 
-    def __init__(self, folder: str | None = None, every: int = 1000, restores: int = 0):
+    def __init__(
+        self,
+        folder: str | None = None,
+        every: int = 1000,
+        restores: int = 0,
+        upload: bool = False,
+    ):
         require(every >= 0, "checkpoint.every", every, "an integer >= 0; 0 writes none")
         require(restores >= 0, "checkpoint.restores", restores, "an integer >= 0")
-        self.folder, self.every, self.restores = folder, every, restores
+        self.folder, self.every, self.restores, self.upload = folder, every, restores, upload
         self.restored = 0
         self.started = False  # before, there is nothing to save
         self.saved = False  # whether `last.ckpt` is of this run
@@ -136,6 +144,12 @@ class EnvStepCheckpoint(Checkpoint):
                     saved = self._save(trainer, "last.ckpt")
         if signum is not None and env_steps(trainer) < last_step(trainer):
             raise Interrupted(signum, env_steps(trainer), saved)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Store the best checkpoint with the run, if asked for."""
+        best, logger = Path(self.folder or "", "best.ckpt"), trainer.logger
+        if self.upload and isinstance(logger, RunLogger) and best.exists():
+            logger.log_file(best)
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException

@@ -1,6 +1,5 @@
 """Train an algorithm: `python -m lit_mbrl.fit --config conf/mppve.yaml`."""
 
-import gc
 import logging
 import shlex
 import subprocess
@@ -9,6 +8,7 @@ import tempfile
 import traceback
 import warnings
 from collections.abc import Callable
+from contextvars import copy_context
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from lit_mbrl.algorithms import Agent
-from lit_mbrl.allocator import keep_freed_memory
+from lit_mbrl.allocator import forget_earlier_runs, keep_freed_memory
 from lit_mbrl.callbacks import (
     Diagnosis,
     EnvStepCheckpoint,
@@ -303,7 +303,9 @@ def build(arguments: list[str] | None = None) -> FitCLI:
         ArgumentError: If an option is unknown or its value has the wrong type.
         ConfigurationError: If a value cannot be used.
     """
-    return FitCLI(
+    # In a context of its own: jsonargparse leaves its parser there, and with it all that was made.
+    return copy_context().run(
+        FitCLI,
         Agent,
         ReplayData,
         subclass_mode_model=True,
@@ -313,7 +315,12 @@ def build(arguments: list[str] | None = None) -> FitCLI:
         seed_everything_default=0,
         save_config_callback=RecordConfiguration,
         parser_class=Parser,
-        parser_kwargs={"exit_on_error": False, "description": DESCRIPTION, "usage": USAGE},
+        parser_kwargs={
+            "prog": "fit",  # the alias that a shell completes the options of
+            "exit_on_error": False,
+            "description": DESCRIPTION,
+            "usage": USAGE,
+        },
         trainer_defaults={
             "logger": {"class_path": "lit_mbrl.tracking.RunLogger"},
             "profiler": {"class_path": "lit_mbrl.profiling.PhaseProfiler"},
@@ -337,7 +344,7 @@ def main(arguments: list[str] | None = None, restored: int = 0) -> int:
         restored: How often the run has gone on by itself after a divergence.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
-    gc.collect()  # the buffers of a run that this process has made before
+    forget_earlier_runs()
     keep_freed_memory()
     quieten()
     try:

@@ -116,6 +116,14 @@ class RunLogger(MLFlowLogger):
             _say(f"{self.tracking_uri} does not answer: metrics are kept in {self._unsent}")
             self._keep(entries)
 
+    def log_file(self, path: Path) -> None:
+        """Store a file with the run; a line says so if that fails."""
+        try:
+            self.experiment.log_artifact(self.run_id, str(path))
+        except FAILURES as error:
+            reason = str(error).partition("\n")[0]
+            _say(f"{path} was not stored with run {self.run_id} ({reason})")
+
     def finalize(self, status: str = "success") -> None:
         """Lightning's hook: send what is unsent, and say how the run ended."""
         self.terminate({"success": "FINISHED", "finished": "FINISHED"}.get(status, "FAILED"))

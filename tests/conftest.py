@@ -2,6 +2,11 @@
 
 import logging
 import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
 
 # The networks of the tests are tiny: more threads would only wait for each other. Set before torch
 # is imported, and inherited by the processes that tests start.
@@ -9,3 +14,29 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # TorchRL reports every storage it allocates.
 logging.getLogger("torchrl").setLevel(logging.WARNING)
+
+
+@pytest.fixture
+def lost(record_property: Callable[[str, object], None]) -> Callable[[int, int], None]:
+    """Asserts that a fault has cost no transition and no metric; tests/fault_table.py reads it."""
+
+    def note(transitions: int, metrics: int) -> None:
+        record_property("transitions", transitions)
+        record_property("metrics", metrics)
+        assert (transitions, metrics) == (0, 0)
+
+    return note
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 4 MiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)], capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip("mounting a file system needs privileges")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)

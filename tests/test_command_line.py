@@ -301,6 +301,34 @@ def test_help(empty: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert f"--{option}" in out
 
 
+def test_the_printed_configuration_gives_the_same_run(
+    empty: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With every default, and a file that gives the same run."""
+    hopper = ["--config", str(CONF / "mppve" / "hopper.yaml"), "--model.plan_length", "2"]
+    with pytest.raises(SystemExit) as exit_:
+        main([*MPPVE, *hopper, "--print_config"])
+    assert exit_.value.code == 0
+    printed = capsys.readouterr().out
+    assert yaml.safe_load(printed)["model"]["init_args"]["plan_length"] == 2
+    file = tmp_path / "printed.yaml"
+    file.write_text(printed)
+    again, first = (
+        build([*words, "--trainer.logger", "false"]).config.as_dict()
+        for words in (["--config", str(file)], [*MPPVE, *hopper])
+    )
+    assert {**again, "config": None} == {**first, "config": None}
+
+
+def test_a_shell_completes_options(empty: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--print_shtab", "bash"])
+    script = capsys.readouterr().out
+    typed = 'COMP_WORDS=(fit --data.batch_); COMP_CWORD=1; _shtab_fit; echo "${COMPREPLY[@]}"'
+    done = subprocess.run(["bash"], input=script + typed, capture_output=True, text=True)
+    assert done.stdout.split() == ["--data.batch_size"]
+
+
 def test_later_values_override(empty: Path, tmp_path: Path) -> None:
     """A task is a second file over the first, and the command line's values are over both."""
     task = tmp_path / "task.yaml"

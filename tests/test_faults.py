@@ -1,7 +1,6 @@
 """Faults of tasks, networks and disks, injected for real."""
 
 import errno
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,9 +11,9 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from tiny import CONF, TINY, TINY_MODEL, execute, options
+from tiny import CONF, TINY, TINY_MODEL, Lost, losses, options
 
-from lit_mbrl.algorithms import MPPVE
+from lit_mbrl.algorithms import MPPVE, SAC
 from lit_mbrl.checkpoints import RUN, AtomicCheckpointIO, is_sound, previous, read
 from lit_mbrl.fit import main
 
@@ -49,6 +48,8 @@ class Faulty(gymnasium.Env[np.ndarray, np.ndarray]):
                     raise RuntimeError("the arm fell off")
                 case "NaN observation":
                     observation[1] = np.nan
+                case "infinite observation":
+                    observation[2] = -np.inf
                 case "infinite reward":
                     reward = float("inf")
                 case "NaN reward":
@@ -62,6 +63,7 @@ EXPECTED = {
     "raises in step": "the task's step failed: RuntimeError('the arm fell off')",
     "raises in reset": "the task's reset failed: OSError('no arm')",
     "NaN observation": "the task returned the observation [",
+    "infinite observation": "the task returned the observation [",
     "infinite reward": "the task returned a reward of inf",
     "NaN reward": "the task returned a reward of nan",
     "larger observation": "the task returned an observation of shape (4,), not (3,)",
@@ -98,13 +100,15 @@ def arguments(algorithm: str, **changed: Any) -> list[str]:
     return ["--config", str(CONF / f"{algorithm}.yaml"), *options(values)]
 
 
+@pytest.mark.fault("task: {fault}")
 @pytest.mark.parametrize("fault", EXPECTED)
 def test_a_task_at_fault_ends_the_run_with_a_checkpoint(
-    fault: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    fault: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], lost: Lost
 ) -> None:
     """Nothing undefined is stored, and all that came before is."""
     given = {"data.env_id": "Faulty-v0", "data.termination": "never", "checkpoint.every": 1000}
-    values = {**given, "data.env_kwargs": f"{{fault: {fault}}}", "evaluation.every": 1000}
+    given |= {"evaluation.every": 1000, "trainer.log_every_n_steps": 1}
+    values = {**given, "data.env_kwargs": f"{{fault: {fault}}}"}
     assert main(arguments("sac", **values)) == 1
     last = capsys.readouterr().err.splitlines()[-1]
     # 200 steps of warm-up; the one at fault is not counted.
@@ -117,10 +121,13 @@ def test_a_task_at_fault_ends_the_run_with_a_checkpoint(
     rows = saved["data"]["replay"]["rows"]
     assert len(rows["reward"]) == 200 + done
     assert all(bool(rows[key].isfinite().all()) for key in ("observation", "action", "reward"))
+    store = f"sqlite:///{tmp_path}/mlflow.db"
+    lost(*losses(store, tmp_path, last=done, evaluations=()))
     # The repaired task goes on from there.
-    repaired = {**values, "data.env_kwargs": "{fault: none}", "ckpt_path": str(path)}
-    assert main(arguments("sac", **repaired)) == 0
+    repaired = {**values, "data.env_kwargs": "{fault: none}", "checkpoint.every": 20}
+    assert main(arguments("sac", **repaired, ckpt_path=str(path))) == 0
     assert "return" not in capsys.readouterr().err
+    lost(*losses(store, tmp_path, evaluations=()))
 
 
 def test_a_task_that_is_still_at_fault_leaves_the_checkpoint_alone(
@@ -141,18 +148,18 @@ def test_a_task_that_is_still_at_fault_leaves_the_checkpoint_alone(
         assert path.read_bytes() == content
 
 
+@pytest.mark.fault("evaluation hangs")
 def test_an_evaluation_that_hangs_is_given_up(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], lost: Lost
 ) -> None:
     """Training goes on to its end without it."""
     task = {"data.env_id": "Hanging-v0", "data.termination": "never"}
     values = {**task, "data.env_kwargs": "{fault: none}", "evaluation.time_limit": 0.5}
-    assert main(arguments("sac", **values)) == 0
+    assert main(arguments("sac", **values, **{"trainer.log_every_n_steps": 1})) == 0
     err = capsys.readouterr().err
     for step in (20, 40):
         assert f"the evaluation at environment step {step} took longer than" in err
-    (path,) = tmp_path.rglob("last.ckpt")
-    assert read(path)[RUN]["env_step"] == 40
+    lost(*losses(f"sqlite:///{tmp_path}/mlflow.db", tmp_path, evaluations=()))
 
 
 def test_a_task_at_fault_in_the_warm_up(capsys: pytest.CaptureFixture[str]) -> None:
@@ -162,16 +169,19 @@ def test_a_task_at_fault_in_the_warm_up(capsys: pytest.CaptureFixture[str]) -> N
     assert last.endswith("a reward of nan; stopped after environment step 0")
 
 
+@pytest.mark.fault("{network} diverges")
 @pytest.mark.parametrize("network", ["actor", "critic", "dynamics"])
 def test_a_network_that_diverges_ends_the_run_and_keeps_the_checkpoint(
     network: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
+    lost: Lost,
 ) -> None:
-    """At step 25 of 40 its weights become undefined; step 20 was saved."""
+    """At step 25 of 40 its weights become undefined; it goes on from step 20, which was saved."""
     poison(monkeypatch, network, times=1)
-    assert main(arguments("mppve")) == 1
+    values = {"trainer.log_every_n_steps": 1}
+    assert main(arguments("mppve", **values)) == 1
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("error: ")
     (path,) = tmp_path.rglob("last.ckpt")
@@ -181,18 +191,24 @@ def test_a_network_that_diverges_ends_the_run_and_keeps_the_checkpoint(
     assert all(bool(value.isfinite().all()) for value in checkpoint["state_dict"].values())
     rows = checkpoint[RUN]["data"]["replay"]["rows"]
     assert bool(rows["action"].isfinite().all())
+    assert main(arguments("mppve", **values, ckpt_path="last")) == 0
+    lost(*losses(f"sqlite:///{tmp_path}/mlflow.db", tmp_path))
 
 
+@pytest.mark.fault("critic diverges twice, and the run goes on by itself")
 def test_a_diverged_run_goes_on_by_itself_if_asked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    lost: Lost,
 ) -> None:
     poison(monkeypatch, "critic", times=2)
-    assert main(arguments("mppve", **{"checkpoint.restores": 2})) == 0
+    values = {"checkpoint.restores": 2, "trainer.log_every_n_steps": 1}
+    assert main(arguments("mppve", **values)) == 0
     captured = capsys.readouterr()
     assert captured.err.count(": going on from it") == 2
     assert captured.out.count("environment step 20: return") == 1
-    (path,) = tmp_path.rglob("last.ckpt")
-    assert read(path)[RUN]["env_step"] == 40
+    lost(*losses(f"sqlite:///{tmp_path}/mlflow.db", tmp_path))
 
 
 def poison(monkeypatch: pytest.MonkeyPatch, network: str, times: int) -> None:
@@ -208,44 +224,44 @@ def poison(monkeypatch: pytest.MonkeyPatch, network: str, times: int) -> None:
     monkeypatch.setattr(MPPVE, "training_step", poisoned)
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 1 MiB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)], capture_output=True
-    )
-    if mounted.returncode:
-        pytest.skip("mounting a file system needs privileges")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
 def test_a_full_disk_keeps_the_checkpoint_before(small_disk: Path) -> None:
     path, io = small_disk / "last.ckpt", AtomicCheckpointIO()
     io.save_checkpoint({"step": 1, "rows": torch.zeros(10_000)}, path)
     io.save_checkpoint({"step": 2, "rows": torch.zeros(10_000)}, path)
     with pytest.raises(OSError) as raised:
-        io.save_checkpoint({"step": 3, "rows": torch.zeros(1_000_000)}, path)
+        io.save_checkpoint({"step": 3, "rows": torch.zeros(2_000_000)}, path)
     assert raised.value.errno == errno.ENOSPC
     assert is_sound(path) and read(path)["step"] == 2
     assert is_sound(previous(path)) and read(previous(path))["step"] == 1
     assert {found.name for found in small_disk.iterdir()} == {"last.ckpt", "last.previous.ckpt"}
 
 
+@pytest.mark.fault("disk full while checkpointing")
 def test_a_run_survives_a_full_disk(
-    small_disk: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    small_disk: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    lost: Lost,
 ) -> None:
-    """Training goes on without its checkpoints, and says so."""
-    (small_disk / "filler").write_bytes(bytes(2**20 - 50_000))
-    values = {"checkpoint.folder": str(small_disk), "checkpoint.every": 20}
-    run = execute("SAC", tmp_path, CONF / "sac.yaml", {**TINY, **values})
-    assert run.status == 0
-    assert max(run.metrics["critic/loss"]) == 40
-    err = capsys.readouterr().err
-    assert f"checkpoint {small_disk}/last.ckpt was not written at environment step 20" in err
-    assert f"checkpoint {small_disk}/last.ckpt was not written at environment step 40" in err
-    assert "No space left on device" in err
-    # The weights alone are small enough.
-    assert {found.name for found in small_disk.iterdir()} == {"best.ckpt", "filler"}
+    """Training goes on without a checkpoint, says so, and writes one when there is room again."""
+    filler = small_disk / "filler"
+    filler.write_bytes(bytes(2**22 - 50_000))
+    step = SAC.training_step
+
+    def freeing(agent: SAC, *args: Any) -> None:
+        step(agent, *args)
+        if agent.env_steps == 30:
+            # The weights alone were small enough.
+            assert {found.name for found in small_disk.iterdir()} == {"best.ckpt", "filler", "lock"}
+            filler.unlink()
+
+    monkeypatch.setattr(SAC, "training_step", freeing)
+    values = {"checkpoint.folder": str(small_disk), "trainer.log_every_n_steps": 1}
+    assert main(arguments("sac", **values)) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == (
+        f"checkpoint {small_disk}/last.ckpt was not written at environment step 20 "
+        "(No space left on device); the one before it is kept"
+    )
+    lost(*losses(f"sqlite:///{tmp_path}/mlflow.db", small_disk))

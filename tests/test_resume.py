@@ -14,11 +14,11 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from kill_and_go_on import kill_and_go_on
+from kill_and_go_on import MOMENTS, kill_and_go_on
 from mlflow.tracking import MlflowClient
-from tiny import CONF, TINY, TINY_MODEL, Run, execute, learned, options
+from tiny import CONF, TINY, TINY_MODEL, Lost, Run, execute, learned, options
 
-from lit_mbrl.checkpoints import RUN, is_sound, read, sound
+from lit_mbrl.checkpoints import RUN, is_sound, read
 from lit_mbrl.envs import TASKS, Resumable, make_gym_env
 from lit_mbrl.fit import main
 
@@ -65,6 +65,22 @@ def rows(run: Run) -> list[str]:
     """Results without their last column, the time."""
     text = (run.folder / "results" / "seed0.csv").read_text()
     return [line.rpartition(",")[0] for line in text.splitlines()]
+
+
+def transitions_lost(path: Path) -> int:
+    """How many transitions a checkpoint lacks."""
+    saved = read(path)[RUN]
+    return TINY["data.warmup_steps"] + saved["env_step"] - saved["data"]["replay"]["steps"]
+
+
+def metrics_lost(run: Run, whole: Run, after: int = -1) -> int:
+    """How many metrics of a whole run another one lacks, or has otherwise in the last bit."""
+    found = learned(run)
+    return sum(
+        found.get(name, {}).get(step) != value
+        for name, values in learned(whole, after).items()
+        for step, value in values.items()
+    )
 
 
 @pytest.fixture(scope="module", params=["MPPVE", "MBPO", "SAC"])
@@ -123,8 +139,11 @@ def process(folder: Path, algorithm: str, values: dict[str, Any]) -> subprocess.
     )
 
 
+@pytest.mark.fault("{number.name}")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_the_run_after_a_checkpoint(number: signal.Signals, tmp_path: Path) -> None:
+def test_a_signal_ends_the_run_after_a_checkpoint(
+    number: signal.Signals, tmp_path: Path, lost: Lost
+) -> None:
     """And `last` goes on from it, to the numbers of a run that was never stopped."""
     values = {**overrides("SAC"), "trainer.max_epochs": 1000, "checkpoint.every": 100_000}
     running = process(tmp_path, "SAC", values)
@@ -145,12 +164,15 @@ def test_a_signal_ends_the_run_after_a_checkpoint(number: signal.Signals, tmp_pa
     assert experiment is not None
     (stopped,) = client.search_runs([experiment.experiment_id])
     assert stopped.info.status == "KILLED"
+    (path,) = tmp_path.rglob("last.ckpt")
+    assert read(path)[RUN]["env_step"] == step
+    transitions = transitions_lost(path)
     epochs = step // 40 + 1
     again = start("SAC", tmp_path, ckpt_path="last", **{"trainer.max_epochs": epochs})
     assert again.run_id == stopped.info.run_id
     assert client.get_run(again.run_id).info.status == "FINISHED"
     never = start("SAC", tmp_path, **{"trainer.max_epochs": epochs})
-    assert learned(again) == learned(never)
+    lost(transitions, metrics_lost(again, never))
 
 
 def caught(pid: int, number: signal.Signals) -> bool:
@@ -160,9 +182,11 @@ def caught(pid: int, number: signal.Signals) -> bool:
     return found is not None and bool(int(found[1], 16) >> (number - 1) & 1)
 
 
-def test_a_second_signal_ends_the_process_at_once(tmp_path: Path) -> None:
-    """In the middle of a step that would take minutes."""
-    values = {**overrides("SAC"), "data.updates_per_step": 1_000_000}
+@pytest.mark.fault("a second signal")
+def test_a_second_signal_ends_the_process_at_once(sac: Run, tmp_path: Path, lost: Lost) -> None:
+    """In the middle of a step that would take minutes, after which the run goes on as if none."""
+    checkpoint = sac.checkpoints / "last.previous.ckpt"
+    values = {**overrides("SAC"), "data.updates_per_step": 1_000_000, "ckpt_path": checkpoint}
     running = process(tmp_path, "SAC", values)
     assert running.stderr is not None
     while not (tmp_path / "mlflow.db").exists():
@@ -179,23 +203,28 @@ def test_a_second_signal_ends_the_process_at_once(tmp_path: Path) -> None:
     running.send_signal(signal.SIGINT)
     assert running.wait(timeout=30) == 128 + signal.SIGINT
     assert not list(tmp_path.rglob("last.ckpt"))
+    again = start("SAC", tmp_path, ckpt_path=checkpoint)
+    lost(transitions_lost(again.checkpoints / "last.ckpt"), metrics_lost(again, sac, after=70))
 
 
+@pytest.mark.fault("newest checkpoint: {damage}")
 @pytest.mark.parametrize("damage", ["truncated", "a flipped bit", "empty"])
 def test_a_damaged_checkpoint_is_not_used(
-    damage: str, whole: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    damage: str, sac: Run, tmp_path: Path, lost: Lost
 ) -> None:
     """The one before it is, and one line says so."""
     for name in ("last.ckpt", "last.previous.ckpt"):
-        shutil.copy(whole.checkpoints / name, tmp_path / name)
+        shutil.copy(sac.checkpoints / name, tmp_path / name)
     last = tmp_path / "last.ckpt"
     content = bytearray(last.read_bytes())
     if damage == "a flipped bit":
         weights = read(last)["state_dict"]["critic.ensemble.weights.1"]
         content[content.index(weights.numpy().tobytes()) + 100] ^= 1
     last.write_bytes({"truncated": content[: len(content) // 2], "empty": b""}.get(damage, content))
-    assert sound(last) == tmp_path / "last.previous.ckpt"
-    assert capsys.readouterr().out == f"checkpoint {last} is damaged and is not used\n"
+    again = start("SAC", tmp_path, ckpt_path=last)
+    assert again.lines[0] == f"checkpoint {last} is damaged and is not used"
+    assert again.lines[1].startswith(f"going on from {tmp_path}/last.previous.ckpt")
+    lost(transitions_lost(again.checkpoints / "last.ckpt"), metrics_lost(again, sac, after=70))
 
 
 def test_every_flipped_bit_of_a_tensor_is_found(tmp_path: Path) -> None:
@@ -266,6 +295,34 @@ def test_last_is_of_a_run_with_the_same_settings(tmp_path: Path) -> None:
     assert other.lines[0].startswith("no checkpoint of such a run")
     again = start("SAC", tmp_path, ckpt_path="last")
     assert again.run_id == first.run_id
+
+
+def test_two_processes_do_not_train_the_same_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The second is refused in one line, until the first has gone, however it went."""
+    values = {**overrides("SAC"), "trainer.max_epochs": 1000}
+    first = process(tmp_path, "SAC", values)
+    assert first.stdout is not None
+    assert "environment step 20" in first.stdout.readline()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["fit"])
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    second = ["--config", str(CONF / "sac.yaml"), *options({**values, "ckpt_path": "last"})]
+    assert main(second) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ckpt_path: ")
+    assert line.endswith("allowed: a checkpoint of a run that no other process trains")
+    folder = next(tmp_path.rglob("lock")).parent
+    third = options({**values, "checkpoint.folder": folder})
+    assert main(["--config", str(CONF / "sac.yaml"), *third]) == 2
+    assert f"checkpoint.folder: '{folder}' was given" in capsys.readouterr().err
+    assert first.poll() is None
+    first.kill()
+    first.communicate()
+    step = read(folder / "last.ckpt")[RUN]["env_step"]
+    again = start("SAC", tmp_path, ckpt_path="last", **{"trainer.max_epochs": step // 40 + 1})
+    assert again.run_id == folder.name
 
 
 def test_a_complete_run_has_nothing_to_go_on_with(
@@ -351,6 +408,7 @@ def test_a_task_goes_on_bit_for_bit(env_id: str) -> None:
 
 
 def test_kill_9_loses_nothing(tmp_path: Path) -> None:
-    """The short form of tests/kill_and_go_on.py: one kill at a random moment, one in a write."""
-    outcome = kill_and_go_on(tmp_path, kills=2, epochs=8, longest=3)
-    assert outcome == {"at a random moment": 1, "in a write": 1, "lost": 0, "wrong": 0}
+    """The short form of tests/kill_and_go_on.py: one kill at each kind of moment."""
+    outcome = kill_and_go_on(tmp_path, kills=3, epochs=5, longest=2)
+    lost = {"transitions lost": 0, "metrics lost": 0, "metrics wrong": 0}
+    assert outcome == {**dict.fromkeys(MOMENTS, 1), **lost}

@@ -1,63 +1,23 @@
-"""A real MLflow server that goes away while a run is recorded."""
+"""Real MLflow servers and stores that go away, or are full, while a run is recorded."""
 
 import os
-import signal
-import socket
+import re
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
-import requests
-from mlflow.tracking import MlflowClient
-from tiny import CONF, TINY, options
+from mlflow_server import Server
+from tiny import CONF, EVERY_STEP, TINY, Lost, losses, only_run, options
 
 import lit_mbrl.tracking
 from lit_mbrl.algorithms import SAC
 from lit_mbrl.fit import main
-
-CORE = ("critic/loss", "critic/value", "actor/loss", "actor/entropy", "temperature")
-
-
-class Server:
-    """MLflow's own, on loopback, with a store that outlives it."""
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.uri = f"http://127.0.0.1:{self.port}"
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        words = ["server", "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"]
-        store = ["--backend-store-uri", f"sqlite:///{self.folder}/server.db"]
-        artifacts = ["--artifacts-destination", str(self.folder / "artifacts")]
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "mlflow", *words, *store, *artifacts],
-            cwd=self.folder,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        for _ in range(600):
-            try:
-                requests.get(f"{self.uri}/health", timeout=1).raise_for_status()
-                return
-            except requests.RequestException:
-                assert self._process.poll() is None
-                time.sleep(0.2)
-        raise AssertionError("the server did not start")
-
-    def stop(self) -> None:
-        if self._process is not None:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
-            self._process = None
+from lit_mbrl.tracking import RunLogger
 
 
 @pytest.fixture
@@ -89,51 +49,43 @@ def at_step(monkeypatch: pytest.MonkeyPatch, actions: dict[int, Any]) -> None:
     monkeypatch.setattr(SAC, "training_step", acting)
 
 
-def recorded(server: Server) -> tuple[str, dict[str, list[int]]]:
-    """Status of the only run, and the steps of its metrics."""
-    client = MlflowClient(server.uri)
-    experiment = client.get_experiment_by_name("lit_mbrl")
-    assert experiment is not None
-    (run,) = client.search_runs([experiment.experiment_id])
-    steps = {
-        name: sorted({entry.step for entry in client.get_metric_history(run.info.run_id, name)})
-        for name in (*CORE, "eval/return_mean")
-    }
-    return run.info.status, steps
-
-
-EVERYTHING = {**{name: list(range(1, 41)) for name in CORE}, "eval/return_mean": [20, 40]}
-
-
+@pytest.mark.fault("MLflow server away for a while")
 def test_a_server_that_comes_back_misses_nothing(
     server: Server,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
+    lost: Lost,
 ) -> None:
     """Away from step 10 to step 30, then killed in mid-run."""
     monkeypatch.setattr(lit_mbrl.tracking, "PATIENCE", 0.0)
     at_step(monkeypatch, {10: server.stop, 30: server.start})
     assert main(arguments()) == 0
-    assert capsys.readouterr().err.count("does not answer: metrics are kept in") == 1
-    assert recorded(server) == ("FINISHED", EVERYTHING)
+    assert capsys.readouterr().err.count("does not answer: metrics are kept in") >= 1
+    assert only_run(server.uri).info.status == "FINISHED"
+    lost(*losses(server.uri, tmp_path))
     assert not list((tmp_path / "unsent").iterdir())
 
 
+@pytest.mark.fault("MLflow server gone for good, told later")
 def test_a_server_that_is_gone_for_good_does_not_end_the_run(
     server: Server,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
+    lost: Lost,
 ) -> None:
-    """And a later one is told everything by the same command."""
+    """Nor one that goes on. And a later one is told everything by the same command."""
     at_step(monkeypatch, {10: server.stop})
     assert main(arguments()) == 0
     assert "is sent by the same command with --ckpt_path last" in capsys.readouterr().err
+    # It may even go on without one.
+    assert main(arguments(ckpt_path="last", **{"trainer.max_epochs": 2})) == 0
     server.start()
-    assert recorded(server)[0] == "RUNNING"
-    assert main(arguments(ckpt_path="last")) == 0
-    assert recorded(server) == ("FINISHED", EVERYTHING)
+    assert only_run(server.uri).info.status == "RUNNING"
+    assert main(arguments(ckpt_path="last", **{"trainer.max_epochs": 2})) == 0
+    assert only_run(server.uri).info.status == "FINISHED"
+    lost(*losses(server.uri, tmp_path, 80, (20, 40, 60, 80)))
     assert not list((tmp_path / "unsent").iterdir())
 
 
@@ -147,3 +99,94 @@ def test_a_server_that_was_never_there_is_named_before_anything_runs(
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: trainer.logger.tracking_uri: 'http://127.0.0.1:9' was given")
     assert list(tmp_path.iterdir()) == []
+
+
+def fill(disk: Path) -> None:
+    """Leave no room on it."""
+    with suppress(OSError), (disk / "filler").open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(512))
+
+
+@pytest.fixture
+def store(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """On the small disk."""
+    uri = f"sqlite:///{small_disk}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.setattr(sys, "argv", ["fit"])
+    return uri
+
+
+@pytest.mark.fault("disk full for a while: MLflow's store and the working directory")
+def test_a_disk_that_is_full_for_a_while_misses_nothing(
+    store: str,
+    small_disk: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    lost: Lost,
+) -> None:
+    """The working directory's, from step 10 to step 30: neither store nor file takes a metric."""
+    monkeypatch.chdir(small_disk)
+    monkeypatch.setattr(lit_mbrl.tracking, "PATIENCE", 0.0)
+    at_step(monkeypatch, {10: lambda: fill(small_disk), 30: (small_disk / "filler").unlink})
+    assert main(arguments(**{"checkpoint.folder": tmp_path / "checkpoints"})) == 0
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith(f"{store} does not answer: metrics are kept in ")
+    assert second.endswith(".jsonl cannot be written (No space left on device): kept in memory")
+    assert only_run(store).info.status == "FINISHED"
+    lost(*losses(store, tmp_path))
+    assert not list((small_disk / "unsent").iterdir())
+
+
+@pytest.mark.fault("disk of MLflow's store full for good, told later")
+def test_a_disk_that_stays_full_does_not_end_the_run(
+    store: str,
+    small_disk: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    lost: Lost,
+) -> None:
+    """Where the working directory has room, the same command sends everything later."""
+    monkeypatch.chdir(tmp_path)
+    at_step(monkeypatch, {10: lambda: fill(small_disk)})
+    assert main(arguments()) == 0
+    _, last = capsys.readouterr().err.splitlines()
+    assert last.endswith("is sent by the same command with --ckpt_path last")
+    (small_disk / "filler").unlink()
+    assert main(arguments(ckpt_path="last")) == 0
+    assert only_run(store).info.status == "FINISHED"
+    lost(*losses(store, tmp_path))
+
+
+def test_metrics_that_nothing_takes_are_said_to_be_lost(
+    store: str,
+    small_disk: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(small_disk)
+    at_step(monkeypatch, {10: lambda: fill(small_disk)})
+    assert main(arguments(**{"checkpoint.folder": tmp_path / "checkpoints"})) == 0
+    last = capsys.readouterr().err.splitlines()[-1]
+    lost = re.fullmatch(r"(\d+) metrics of run \w+ are lost: no room for them", last)
+    assert lost and int(lost[1]) >= 30 * len(EVERY_STEP)
+
+
+def test_a_store_whose_making_was_killed_is_made_again(tmp_path: Path) -> None:
+    """Making one takes MLflow seconds, and half of one could never be opened."""
+    code = "from lit_mbrl.tracking import RunLogger; RunLogger().run_id"
+    environment = {key: text for key, text in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
+    making = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, env=environment)
+    while not any(part.stat().st_size > 300_000 for part in tmp_path.rglob("mlflow.db")):
+        assert making.poll() is None
+        time.sleep(0.001)
+    making.kill()
+    making.wait()
+    again = RunLogger(tracking_uri=f"sqlite:///{tmp_path}/mlflow.db")
+    assert again.run_id is not None
+    again.log_metrics({"some": 1.0}, step=3)
+    (entry,) = again.experiment.get_metric_history(again.run_id, "some")
+    assert (entry.value, entry.step) == (1.0, 3)
