@@ -40,7 +40,7 @@ class Results(Callback):
             return
         try:
             Path(self.folder).mkdir(parents=True, exist_ok=True)
-            self._path(trainer, "csv").touch()
+            self._path(trainer, "csv").open("a").close()
         except OSError as error:
             raise ConfigurationError(
                 f"results.folder: {self.folder!r} was given ({error.strerror}); "
