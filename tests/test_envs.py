@@ -248,7 +248,7 @@ def test_unfit_terminations_are_refused_in_one_line(path: str) -> None:
     message = str(refusal.value)
     assert "\n" not in message
     assert message.startswith(f"data.termination: {path!r} was given")
-    assert "allowed: 'never' or the dotted path" in message
+    assert "allowed: 'learned', 'never' or the dotted path" in message
 
 
 def test_termination_of_the_table_and_of_the_users_choice() -> None:
