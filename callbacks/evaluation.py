@@ -121,7 +121,10 @@ class Evaluation(Callback):
                     "eval/episode_length": evaluated.episode_length,
                 },
             )
-            if real is not None and (bias := value_bias(pl_module, real, self.seed)) is not None:
+            spec = self._envs[0].spec
+            limit = spec.max_episode_steps if spec else None
+            bias = None if real is None else value_bias(pl_module, real, self.seed, limit)
+            if bias is not None:
                 log(
                     trainer,
                     {

@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentError, Namespace
 from lightning_fabric.utilities.exceptions import MisconfigurationException
+from mlflow.exceptions import MlflowException
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
@@ -44,6 +45,9 @@ USAGE = "python -m lit_mbrl.fit --config ALGORITHM.yaml [--config TASK.yaml] [--
 DESCRIPTION = """Train an algorithm: python -m lit_mbrl.fit --config conf/mppve.yaml. A task is a
 second file, such as --config conf/mppve/hopper.yaml. What comes later on the line overrides what
 came before it. The options of an algorithm: --model.help lit_mbrl.algorithms.MPPVE."""
+
+VALUES = ("critic", "actor", "temperature", "gamma")
+"""What an algorithm needs for `evaluation.value_bias`."""
 
 CALLBACKS = {
     "rollout_length": RolloutLength,  # before the retraining that rolls out
@@ -252,7 +256,7 @@ def check(
         trainer.max_steps == -1,
         "trainer.max_steps",
         trainer.max_steps,
-        "-1: it would count gradient steps; trainer.max_epochs counts "
+        "-1: it would count what is not counted here; trainer.max_epochs counts "
         f"{data.steps_per_epoch} environment steps each",
     )
     require(
@@ -279,7 +283,7 @@ def check(
         f"0 for {type(agent).__name__}, which learns no model",
     )
     require(
-        hasattr(agent, "critic") or not evaluation.value_bias,
+        not evaluation.value_bias or all(hasattr(agent, name) for name in VALUES),
         "evaluation.value_bias",
         evaluation.value_bias,
         f"false for {type(agent).__name__}, which learns no values",
@@ -359,6 +363,10 @@ def main(arguments: list[str] | None = None, restored: int = 0) -> int:
             cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=cli.ckpt_path)
     except (ArgumentError, ConfigurationError) as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
+        return 2
+    except MlflowException as error:  # metrics can be kept for later, a run has to be begun
+        reason = str(error).partition("\n")[0]
+        print(f"error: trainer.logger: the run could not be begun: {reason}", file=sys.stderr)
         return 2
     except Interrupted as error:
         terminate(cli, "KILLED")

@@ -59,8 +59,9 @@ def main(arguments: list[str] | None = None) -> int:
     failed = [str(seed) for seed, status in statuses.items() if status != 0]
     if parent is not None:
         summarize(parent, last_step)
-        parent.terminate("KILLED" if seeds.signum else "FAILED" if failed else "FINISHED")
-    if seeds.signum:
+        stopped = "KILLED" if seeds.signum else "FAILED"
+        parent.terminate(stopped if failed else "FINISHED")
+    if seeds.signum and failed:
         return 128 + seeds.signum
     if failed:
         print(f"error: {len(failed)} of {len(statuses)} seeds failed:", *failed, file=sys.stderr)
@@ -131,7 +132,7 @@ class Seeds:
         self._running: list[subprocess.Popen[str]] = []
         self._bars: dict[int, tqdm[Any]] = {}
         threads = max(1, cores() // self.at_once)
-        self._environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+        self._environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
         if parent is not None:
             self._environment["MLFLOW_RUN_CONTEXT"] = json.dumps({"mlflow.parentRunId": parent})
         if sys.stderr.isatty():
@@ -198,7 +199,10 @@ class Seeds:
         if not (self._bars and line.startswith('{"step": ')):
             self._say(f"seed {seed}, {line}", sys.stdout)
             return
-        told, bar = json.loads(line), self._bars[seed]
+        try:
+            told, bar = json.loads(line), self._bars[seed]
+        except json.JSONDecodeError:  # cut by the process's end
+            return
         if bar.total is None:  # the first time
             bar.set_description(f"seed {seed}")
             bar.reset(told["of"])

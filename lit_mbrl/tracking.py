@@ -27,6 +27,9 @@ os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 PATIENCE = 30.0
 """Seconds until a store or server that did not take a metric is asked again."""
 
+REFUSALS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_DOES_NOT_EXIST")
+"""MLflow's codes of what it will not take at any other time either."""
+
 FAILURES = (MlflowException, SQLAlchemyError, OSError)
 """What MLflow raises where there is no server, no file system or no room for another row."""
 
@@ -65,7 +68,7 @@ class RunLogger(MLFlowLogger):
     ):
         uri = store_uri(tracking_uri)
         try:
-            if uri.startswith("sqlite:///"):
+            if uri.startswith("sqlite:///") and not {"?", ":"} & set(uri[10:]):  # a plain path
                 _make_store(Path(uri.removeprefix("sqlite:///")))
             if run_id is not None and not _has(uri, run_id):
                 print(f"{uri} does not know run {run_id}, which goes on as a new one", flush=True)
@@ -89,6 +92,7 @@ class RunLogger(MLFlowLogger):
                 "allowed: a store or server that can be reached"
             ) from error
         self._in_memory: list[dict[str, Any]] = []  # unsent too: there was no room in the file
+        self._refused: set[str] = set()  # metrics of which a line has told
         self._ask_again = 0.0  # when to send what is unsent
 
     @property
@@ -149,21 +153,37 @@ class RunLogger(MLFlowLogger):
         return bool(self._in_memory) or self._unsent.exists()
 
     def _send(self, entries: list[dict[str, Any]]) -> bool:
-        assert self.run_id is not None
         try:
             for first in range(0, len(entries), 1000):  # as many as MLflow takes at once
-                batch = [Metric(**entry) for entry in entries[first : first + 1000]]
-                self.experiment.log_batch(self.run_id, metrics=batch)
+                self._log([Metric(**entry) for entry in entries[first : first + 1000]])
         except FAILURES:
             self._ask_again = time.time() + PATIENCE
             return False
         return True
 
+    def _log(self, batch: list[Metric]) -> None:
+        """Hand metrics to MLflow; one that it refuses is given up, or all others would wait."""
+        try:
+            self.experiment.log_batch(self.run_id, metrics=batch)
+        except MlflowException as error:
+            if error.error_code not in REFUSALS:
+                raise
+            if len(batch) > 1:
+                for metric in batch:
+                    self._log([metric])
+            elif batch[0].key not in self._refused:
+                self._refused.add(batch[0].key)
+                reason = str(error).partition("\n")[0]
+                _say(f"{self.tracking_uri} refuses the metric {batch[0].key!r}: {reason}")
+
     def _send_unsent(self) -> bool:
         """Whether everything that was kept has been sent; it is then kept no longer."""
-        if not self._send([*_entries(self._unsent), *self._in_memory]):
+        try:
+            if not self._send([*_entries(self._unsent), *self._in_memory]):
+                return False
+            self._unsent.unlink(missing_ok=True)
+        except OSError:
             return False
-        self._unsent.unlink(missing_ok=True)
         self._in_memory = []
         return True
 
@@ -183,7 +203,7 @@ class RunLogger(MLFlowLogger):
 
 def _entries(path: Path) -> Iterator[dict[str, Any]]:
     """The metrics in a file of unsent ones, but those that a full disk or a kill has cut."""
-    for line in path.read_text().splitlines() if path.exists() else []:
+    for line in path.read_text(errors="replace").splitlines() if path.exists() else []:
         with suppress(json.JSONDecodeError):
             yield json.loads(line)
 

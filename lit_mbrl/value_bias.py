@@ -9,11 +9,13 @@ In the soft form the critics' values hold the entropy too: each plan after the f
 it, `plain` with rewards alone; the difference is what the entropy is worth.
 
 A time limit is no termination, and values go on behind it, so that returns are cut there. A state
-counts only where what is cut off has a discount of at most `TAIL`: with gamma 0.99, 459 steps
-before a time limit or the end of collection. Nothing is bootstrapped, which would take the critics'
-word for what they are judged by.
+counts only if no cut can come before its discount has fallen to `TAIL`: with gamma 0.99, 459 steps
+before the time limit and the end of collection. Whether its episode terminates earlier plays no
+part: nearer to a cut, those with a whole return would be those that fail soon. Nothing is
+bootstrapped, which would take the critics' word for what they are judged by.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -35,16 +37,19 @@ class Bias(NamedTuple):
 
 
 @torch.no_grad()
-def value_bias(agent: Any, real: TensorDict, seed: int) -> dict[str, Bias] | None:
+def value_bias(
+    agent: Any, real: TensorDict, seed: int, time_limit: int | None
+) -> dict[str, Bias] | None:
     """The biases `plain` and `soft` of an algorithm's smallest critic, by which its policy learns.
 
     Args:
         agent: The algorithm, with `critic`, `actor`, `temperature`, `gamma` and `plan_length`.
         real: Transitions [C, T] of its behaviour policy, see `held_out.collect`.
         seed: Of the actions by which entropies are estimated.
+        time_limit: Steps after which an episode is cut, if it is.
 
     Returns:
-        None if every state is too near to a time limit.
+        None if every state is too near to a cut.
     """
     k, gamma, following = agent.plan_length, agent.gamma, real["next"]
     # Both mean over actions; another sample than the one taken is as good an estimate.
@@ -53,8 +58,7 @@ def value_bias(agent: Any, real: TensorDict, seed: int) -> dict[str, Bias] | Non
     bonus = -float(agent.temperature()) * log_prob
     returns = monte_carlo_returns(real["reward"], following["done"], gamma)
     entropies = entropy_returns(bonus, following["done"], gamma, k)
-    steps = steps_to_cut(following["terminated"], following["done"])
-    rows, starts = ((gamma**steps <= TAIL) | steps.isinf()).nonzero(as_tuple=True)
+    rows, starts = before_any_cut(following["done"], horizon(gamma, k), time_limit)
     if not len(rows):
         return None
     windows = windows_from(segments(real, rows, starts, k)).to(agent.device)
@@ -113,10 +117,27 @@ def entropy_returns(bonus: Tensor, done: Tensor, gamma: float, plan_length: int)
     return later[:, :steps]
 
 
-def steps_to_cut(terminated: Tensor, done: Tensor) -> Tensor:
-    """Steps of the return before it is cut [C, T]; infinite where a termination ends it."""
-    steps = torch.where(terminated, torch.inf, torch.ones(done.shape))
-    for step in range(done.shape[1] - 2, -1, -1):
-        ongoing = 1 + steps[:, step + 1]
-        steps[:, step] = torch.where(done[:, step], steps[:, step], ongoing)
-    return steps
+def horizon(gamma: float, plan_length: int) -> float:
+    """Steps until the discount is at most `TAIL`, and no fewer than a plan's; may be infinite."""
+    if gamma == 1:
+        return math.inf
+    return max(plan_length, math.ceil(math.log(TAIL) / math.log(gamma)) if gamma > 0 else 1)
+
+
+def before_any_cut(done: Tensor, steps: float, time_limit: int | None) -> tuple[Tensor, Tensor]:
+    """Rows and columns [N] of the states that no cut can follow within so many steps.
+
+    Args:
+        done: Whether the episode ended with the transition, in whatever way [C, T].
+        steps: A state's own and those after it.
+        time_limit: Steps after which an episode is cut, if it is.
+    """
+    copies, length = done.shape
+    times = torch.arange(length).expand(copies, -1)
+    begins = F.pad(done[:, :-1], (1, 0), value=True)
+    ages = times - torch.where(begins, times, 0).cummax(1).values
+    left = length - times
+    if time_limit is not None:
+        left = torch.minimum(left, time_limit - ages)
+    rows, starts = (left >= steps).nonzero(as_tuple=True)
+    return rows, starts

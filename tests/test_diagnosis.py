@@ -32,10 +32,11 @@ from lit_mbrl.envs import make_gym_env
 from lit_mbrl.fit import build
 from lit_mbrl.held_out import collect, segments
 from lit_mbrl.value_bias import (
+    before_any_cut,
     entropy_returns,
+    horizon,
     monte_carlo_returns,
     normalised_bias,
-    steps_to_cut,
     value_bias,
 )
 
@@ -224,7 +225,6 @@ def test_segments_are_consecutive(pendulum: MPPVE) -> None:
 
 
 DONE = torch.tensor([[0, 0, 1, 0, 0, 0, 0, 1, 0, 1], [0, 0, 0, 0, 0, 0, 0, 0, 0, 1]]).bool()
-TERMINATED = torch.tensor([[0, 0, 1, 0, 0, 0, 0, 0, 0, 1], [0] * 10]).bool()
 
 
 def last(row: int, step: int) -> int:
@@ -254,13 +254,28 @@ def test_the_entropy_of_later_plans_is_that_of_a_naive_triple_loop(k: int) -> No
             assert found[row, t].item() == pytest.approx(naive)
 
 
-def test_a_return_is_cut_by_a_time_limit_and_not_by_a_termination() -> None:
-    found = steps_to_cut(TERMINATED, DONE)
-    inf = math.inf
-    assert found.tolist() == [
-        [inf, inf, inf, 5.0, 4.0, 3.0, 2.0, 1.0, inf, inf],
-        [10.0, 9.0, 8.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.0, 1.0],
+def test_states_count_whatever_becomes_of_their_episode() -> None:
+    """It needs 4 steps to the end of collection, and to the limit if there is one."""
+    rows, starts = before_any_cut(DONE, 4, None)
+    assert list(zip(rows.tolist(), starts.tolist(), strict=True)) == [
+        (copy, start) for copy in (0, 1) for start in range(7)
     ]
+    rows, starts = before_any_cut(DONE, 4, 5)
+    first = [0, 1, 3, 4]  # in the second step of an episode, 4 of its 5 are left
+    assert starts[rows == 0].tolist() == first
+    assert starts[rows == 1].tolist() == [0, 1]
+
+
+def test_the_values_of_a_task_that_fails_at_random_have_no_bias() -> None:
+    """The rows that end in time would be a selection of those that fail soon."""
+    generator = torch.Generator().manual_seed(0)
+    hazard, gamma = 1 / 300, 0.99
+    done = torch.rand(2000, 1000, generator=generator) < hazard
+    done[:, -1] = True
+    returns = monte_carlo_returns(torch.ones(2000, 1000), done, gamma)
+    rows, starts = before_any_cut(done, horizon(gamma, 3), None)
+    true = 1 / (1 - gamma * (1 - hazard))
+    assert float(returns[rows, starts].mean()) == pytest.approx(true, rel=0.02)
 
 
 def test_the_bias_is_normalised_by_the_mean_return() -> None:
@@ -307,30 +322,26 @@ def agent_with(value: Callable[[Tensor], Tensor], plan_length: int = 1) -> Any:
 def test_values_that_are_right_have_no_bias(plan_length: int) -> None:
     """Of a task that ends after 5 steps, and of one that never ends but for its time limit."""
     ends = agent_with(lambda clock: (1 - 0.9 ** (5 - clock)) / (1 - 0.9), plan_length)
-    found = value_bias(ends, collect(ends, [Endless(5, 1000)] * 1, 200, seed=0), seed=0)
+    found = value_bias(ends, collect(ends, [Endless(5, 1000)], 200, seed=0), 0, 1000)
     assert found is not None
     assert found["plain"] == pytest.approx((0.0, 0.0), abs=1e-5)
     # 10 for ever: a limit taken for an end would make the states before it overestimated.
     forever = agent_with(lambda clock: torch.full_like(clock, 10.0), plan_length)
-    found = value_bias(forever, collect(forever, [Endless(None, 100)] * 1, 200, seed=0), seed=0)
+    found = value_bias(forever, collect(forever, [Endless(None, 100)], 200, seed=0), 0, 100)
     assert found is not None
     assert 0 <= found["plain"].mean < 0.01  # `TAIL` of it is cut off at most
 
 
-def test_without_a_discount_only_what_terminates_counts() -> None:
+def test_without_a_discount_nothing_is_said() -> None:
     agent = agent_with(lambda clock: 5 - clock)
     agent.gamma = 1.0
-    real = collect(agent, [Endless(5, 1000), Endless(None, 1000)], 200, seed=0)
-    found = value_bias(agent, real, seed=0)
-    assert found is not None
-    assert found["plain"] == pytest.approx((0.0, 0.0), abs=1e-5)
-    assert value_bias(agent, real[1:], seed=0) is None
+    assert value_bias(agent, collect(agent, [Endless(5, 1000)], 200, seed=0), 0, None) is None
 
 
 def test_the_soft_bias_counts_the_entropy() -> None:
     agent = agent_with(lambda clock: torch.full_like(clock, 10.0))
     real = collect(agent, [Endless(None, 1000)], 1000, seed=0)
-    found = value_bias(agent, real, seed=0)
+    found = value_bias(agent, real, 0, None)
     assert found is not None
     with torch.no_grad():
         entropy = -float(agent.actor.sample(real["observation"][0])[1].mean())
@@ -342,7 +353,7 @@ def test_the_soft_bias_counts_the_entropy() -> None:
 
 def test_nothing_is_said_where_every_state_is_near_a_time_limit() -> None:
     agent = agent_with(lambda clock: clock)
-    assert value_bias(agent, collect(agent, [Endless(None, 20)], 100, seed=0), seed=0) is None
+    assert value_bias(agent, collect(agent, [Endless(None, 20)], 100, seed=0), 0, 20) is None
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """Faults of tasks, networks and disks, injected for real."""
 
 import errno
+import gc
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from tiny import CONF, TINY, TINY_MODEL, Lost, losses, options
 
 from lit_mbrl.algorithms import MPPVE, SAC
 from lit_mbrl.checkpoints import RUN, AtomicCheckpointIO, is_sound, previous, read
+from lit_mbrl.data import ReplayData
 from lit_mbrl.fit import main
 
 
@@ -202,9 +204,19 @@ def test_a_diverged_run_goes_on_by_itself_if_asked(
     capsys: pytest.CaptureFixture[str],
     lost: Lost,
 ) -> None:
+    """And each time the buffers of the time before make room for its own."""
     poison(monkeypatch, "critic", times=2)
+    poisoned, living = MPPVE.training_step, []
+
+    def counting(agent: MPPVE, *args: Any) -> None:
+        poisoned(agent, *args)
+        if agent.env_steps == 22:
+            living.append(sum(type(found) is ReplayData for found in gc.get_objects()))
+
+    monkeypatch.setattr(MPPVE, "training_step", counting)
     values = {"checkpoint.restores": 2, "trainer.log_every_n_steps": 1}
     assert main(arguments("mppve", **values)) == 0
+    assert len(living) == 3 and max(living) == living[0]
     captured = capsys.readouterr()
     assert captured.err.count(": going on from it") == 2
     assert captured.out.count("environment step 20: return") == 1

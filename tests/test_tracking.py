@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from lit_mbrl.callbacks import Evaluation
+from mlflow.tracking import MlflowClient
 from mlflow_server import Server
 from tiny import CONF, EVERY_STEP, TINY, Lost, losses, only_run, options
 
@@ -173,6 +175,39 @@ def test_metrics_that_nothing_takes_are_said_to_be_lost(
     last = capsys.readouterr().err.splitlines()[-1]
     lost = re.fullmatch(r"(\d+) metrics of run \w+ are lost: no room for them", last)
     assert lost and int(lost[1]) >= 30 * len(EVERY_STEP)
+
+
+def test_a_disk_that_is_full_when_a_run_begins_ends_it_in_one_line(
+    store: str,
+    small_disk: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """After the store has been made, and before the run's parameters are in it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Evaluation, "setup", lambda *args, **kwargs: fill(small_disk))
+    assert main(arguments()) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("error: trainer.logger: the run could not be begun: (")
+    assert last.endswith("database or disk is full")
+
+
+def test_a_metric_that_is_refused_holds_no_other_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    logger = lit_mbrl.tracking.RunLogger()
+    for step in (1, 2):
+        logger.log_metrics({"good": step, "bad!key": step, "better": step}, step)
+    logger.finalize()
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    for name in ("good", "better"):
+        history = client.get_metric_history(logger.run_id, name)
+        assert [(entry.step, entry.value) for entry in history] == [(1, 1), (2, 2)]
+    assert capsys.readouterr().err.count("refuses the metric 'bad!key'") == 1
+    assert not Path("unsent").exists()
 
 
 def test_a_store_whose_making_was_killed_is_made_again(tmp_path: Path) -> None:

@@ -19,7 +19,8 @@ class Agent(LightningModule):
     has besides `fit_dynamics`, `imagine` and `rollout_length`, which callbacks call and set.
 
     One batch is one environment step, so Lightning's count of batches is the count of environment
-    steps; `trainer.global_step` counts gradient steps and nothing here uses it.
+    steps. `trainer.global_step`, Lightning's count of gradient steps, stays 0 (see `step`):
+    callbacks that go by it, such as its own ModelCheckpoint, do nothing; `EnvStepCheckpoint` does.
     """
 
     plan_length = 1

@@ -39,7 +39,8 @@ def fit(
 
     Each network keeps the weights of its best epoch on the holdout; the fit ends after `patience`
     epochs in which no network's holdout error fell by more than `min_improvement` of its best.
-    There is no cap on the epochs. Then the networks with the lowest error become the elites.
+    There is no cap on the epochs. Then the networks with the lowest error become the elites. The
+    heads of a learned termination keep their last epoch's weights.
 
     Args:
         dynamics: The ensemble.
