@@ -18,13 +18,14 @@ class Retraining(Callback):
 
     Args:
         every: Environment steps from fit to fit; 0 never fits, for algorithms without a model.
-        rollouts: Branched rollouts after each fit.
+        rollouts: Branched rollouts after each fit; 0 for algorithms that imagine as they learn, or
+            plan, and keep no imagined data.
         retain_steps: Environment steps for which imagined windows are kept.
     """
 
     def __init__(self, every: int = 0, rollouts: int = 100_000, retain_steps: int = 1000):
         require(every >= 0, "retraining.every", every, "an integer >= 0; 0 never retrains")
-        require(rollouts >= 1, "retraining.rollouts", rollouts, "an integer of at least 1")
+        require(rollouts >= 0, "retraining.rollouts", rollouts, "an integer >= 0; 0 imagines none")
         require(
             retain_steps >= every,
             "retraining.retain_steps",
@@ -55,26 +56,27 @@ class Retraining(Callback):
         autocast = trainer.precision_plugin.forward_context
         with phase(trainer, "fit"), autocast():
             report = agent.fit_dynamics(data.replay)
-        with phase(trainer, "imagine"), autocast():
-            windows = agent.imagine(data.replay, self.rollouts)
         if not math.isfinite(report.holdout_mse):
             raise DivergenceError(f"the dynamics' holdout error is {report.holdout_mse}")
         self.holdout_mse = report.holdout_mse
-        if not len(windows):
-            raise DivergenceError("no imagined step is finite")
-        with phase(trainer, "imagine"):
-            rollouts_kept = self.rollouts * self.retain_steps // self.every
-            data.imagined.resize(rollouts_kept * agent.rollout_length)
-            data.imagined.extend(windows)
         metrics = {
             "dynamics/epochs": report.epochs,
             "dynamics/holdout_mse": report.holdout_mse,
             "dynamics/holdout_nll": report.holdout_nll,
-            "rollout/length": agent.rollout_length,
-            "rollout/imagined": len(windows),
         }
         if report.termination_error is not None:
             metrics["dynamics/termination_error"] = report.termination_error
+        if self.rollouts:
+            with phase(trainer, "imagine"), autocast():
+                windows = agent.imagine(data.replay, self.rollouts)
+            if not len(windows):
+                raise DivergenceError("no imagined step is finite")
+            with phase(trainer, "imagine"):
+                rollouts_kept = self.rollouts * self.retain_steps // self.every
+                data.imagined.resize(rollouts_kept * agent.rollout_length)
+                data.imagined.extend(windows)
+            metrics["rollout/length"] = agent.rollout_length
+            metrics["rollout/imagined"] = len(windows)
         log(trainer, metrics)
 
 

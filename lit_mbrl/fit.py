@@ -288,11 +288,24 @@ def check(
         evaluation.value_bias,
         f"false for {type(agent).__name__}, which learns no values",
     )
+    imagines = hasattr(agent, "imagine") and retraining.every > 0
     require(
-        data.imagined_rows == 0 or (learns_model and retraining.every > 0),
+        imagines or data.imagined_rows == 0,
         "data.real_ratio",
         data.hparams["real_ratio"],
-        "1 without a model that is retrained (retraining.every > 0)",
+        "1 without a model that is retrained (retraining.every > 0) and imagines",
+    )
+    require(
+        retraining.rollouts > 0 or data.imagined_rows == 0,
+        "retraining.rollouts",
+        retraining.rollouts,
+        "at least 1 where a batch has imagined rows (data.real_ratio below 1)",
+    )
+    require(
+        imagines or retraining.every == 0 or retraining.rollouts == 0,
+        "retraining.rollouts",
+        retraining.rollouts,
+        f"0 for {type(agent).__name__}, which keeps no imagined data",
     )
     agent.check_batch(data.real_rows, data.imagined_rows)
 

@@ -156,19 +156,41 @@ class Dynamics(nn.Module):
         # A random order of the elites too: the last hand may be short, and padded by any row.
         elites = self.elites[torch.randperm(members, device=observation.device)]
         dealt = order.repeat(math.ceil(members * hand / rows))[: members * hand]
-        inputs = torch.cat([observation, action], -1)[dealt].view(members, hand, -1)
-        mean, log_var = self(inputs, elites)
-        sample = mean + (0.5 * log_var).exp() * torch.randn_like(mean)
+        next_observation, reward, terminated = self.step_with(
+            elites,
+            observation[dealt].view(members, hand, -1),
+            action[dealt].view(members, hand, -1),
+        )
         place = torch.argsort(order)
-        drawn = sample.flatten(0, 1)[place]
-        next_observation = observation + drawn[:, :-1]
+        return (
+            next_observation.flatten(0, 1)[place],
+            reward.flatten()[place],
+            terminated.flatten()[place],
+        )
+
+    def step_with(
+        self, members: Tensor, observation: Tensor, action: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """One imagined step by given networks, reparameterised.
+
+        Args:
+            members: Indices [M] of the networks, one a slice.
+            observation: s [M, B, S].
+            action: a [M, B, A] in [-1, 1].
+
+        Returns:
+            Sampled next observation [M, B, S], reward [M, B], and whether the episode ends there
+            [M, B].
+        """
+        mean, log_var = self(torch.cat([observation, action], -1), members)
+        sample = mean + (0.5 * log_var).exp() * torch.randn_like(mean)
+        next_observation = observation + sample[..., :-1]
         if self.termination is not None:
             terminated = self.termination(observation, action, next_observation)
         else:
-            following = inputs[..., : observation.shape[-1]] + sample[..., :-1]
-            logit = self.termination_logit(following, elites)
-            terminated = (logit > self.termination_weight.log()).flatten()[place]
-        return next_observation, drawn[:, -1], terminated
+            logit = self.termination_logit(next_observation, members)
+            terminated = logit > self.termination_weight.log()
+        return next_observation, sample[..., -1], terminated
 
 
 def swish(x: Tensor) -> Tensor:
