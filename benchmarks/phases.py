@@ -99,6 +99,7 @@ class Phases(Callback):
         rows = batch.numel()
         with torch.no_grad():
             plan = agent.plan(batch["next", "observation"].flatten(0, 1))
+        real = batch["observation"][batch["real"]]
         windows, first = batch[0], Plan(*(part[: batch.shape[1]] for part in plan))
 
         def plans() -> None:
@@ -107,14 +108,12 @@ class Phases(Callback):
 
         def critic() -> None:
             with autocast():
-                loss, _ = agent.critic_loss(windows, first)
-                agent.step("critic", loss)
+                agent.step("critic", agent.critic_loss, windows, first)
                 agent.track(agent.target_critic, agent.critic, agent.target_rate)
 
         def actor() -> None:
             with autocast():
-                loss, _ = agent.actor_loss(batch["observation"][batch["real"]])
-                agent.step("actor", loss, agent.actor_max_norm)
+                agent.step("actor", agent.actor_loss, real, agent.differentiated, max_norm=10.0)
 
         transitions = data.replay.transitions()
 

@@ -5,6 +5,7 @@ stand in its way.
 """
 
 from .checkpoint import EnvStepCheckpoint
+from .compilation import Compilation
 from .diagnosis import Diagnosis
 from .evaluation import Evaluation
 from .progress import Progress
@@ -15,6 +16,7 @@ from .rollout_length import RolloutLength
 from .throughput import Throughput
 
 __all__ = [
+    "Compilation",
     "Diagnosis",
     "EnvStepCheckpoint",
     "Evaluation",

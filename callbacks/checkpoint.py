@@ -13,6 +13,7 @@ from lit_mbrl.errors import DivergenceError, TaskError, require
 from lit_mbrl.interruption import Interrupted, Interruption
 from lit_mbrl.tracking import RunLogger
 
+from .compilation import Compilation
 from .evaluation import latest
 from .retraining import Retraining
 from .rollout_length import RolloutLength
@@ -191,7 +192,7 @@ def schedules_of(trainer: Trainer) -> list[Any]:
     callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
     return [
         callback
-        for kind in (RolloutLength, Retraining)
+        for kind in (Compilation, RolloutLength, Retraining)
         for callback in callbacks
         if isinstance(callback, kind)
     ]

@@ -23,6 +23,7 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lit_mbrl.algorithms import Agent
 from lit_mbrl.allocator import forget_earlier_runs, keep_freed_memory
 from lit_mbrl.callbacks import (
+    Compilation,
     Diagnosis,
     EnvStepCheckpoint,
     Evaluation,
@@ -50,6 +51,7 @@ VALUES = ("critic", "actor", "temperature", "gamma")
 """What an algorithm needs for `evaluation.value_bias`."""
 
 CALLBACKS = {
+    "compilation": Compilation,
     "rollout_length": RolloutLength,  # before the retraining that rolls out
     "retraining": Retraining,
     "evaluation": Evaluation,
@@ -59,6 +61,9 @@ CALLBACKS = {
     "registration": Registration,
     "checkpoint": EnvStepCheckpoint,
 }
+
+SCHEDULES = ("compilation", "rollout_length", "retraining")
+"""Those that decide what is learned."""
 
 
 class FitCLI(LightningCLI):
@@ -149,7 +154,7 @@ class FitCLI(LightningCLI):
         if (given := self.config_init["ckpt_path"]) is None:
             return None
         folder = Path(self.checkpoint.folder or "checkpoints")
-        schedules = [self.config_init[group] for group in ("rollout_length", "retraining")]
+        schedules = [self.config_init[group] for group in SCHEDULES]
         identity = self.checkpoint.identity(self.model, self.datamodule, *schedules)
         self.ckpt_path = find(given, folder, identity)
         if self.ckpt_path is None:

@@ -112,7 +112,7 @@ def jacobian(agent: MPPVE, observation: Tensor) -> Tensor:
     rows = []
     for m in range(agent.plan_length):
         torch.manual_seed(1)
-        action = agent.plan(observation).action[:, m].sum(0)
+        action = agent.plan(observation, agent.differentiated).action[:, m].sum(0)
         rows.append(
             torch.stack(
                 [
@@ -267,7 +267,7 @@ def test_a_non_finite_prediction_spoils_neither_plan_nor_gradient() -> None:
         return following, torch.zeros(len(observation)), ended
 
     agent.dynamics.step = explode  # type: ignore[method-assign]
-    loss, log_prob = agent.actor_loss(torch.randn(50, S))
+    loss, log_prob = agent.actor_loss(torch.randn(50, S), agent.differentiated)
     loss.backward()
     assert loss.isfinite() and log_prob.isfinite().all()
     assert all(p.grad is None or p.grad.isfinite().all() for p in agent.parameters())
@@ -301,7 +301,7 @@ def test_vanilla_form_has_no_entropy() -> None:
     expected = (batch["reward"] * weights).sum(1) + agent.gamma**3 * live * q
     assert torch.allclose(critic_target(agent, batch, plan), expected, atol=1e-6)
     torch.manual_seed(3)
-    loss, _ = agent.actor_loss(batch["observation"])
+    loss, _ = agent.actor_loss(batch["observation"], agent.differentiated)
     torch.manual_seed(3)
     sampled = agent.plan(batch["observation"])
     assert torch.allclose(loss, -agent.critic(batch["observation"], sampled.action)[0].mean())
@@ -312,7 +312,7 @@ def test_actor_loss_is_eq_53_with_the_smaller_critic() -> None:
     agent = make()
     observation = torch.randn(B, S)
     torch.manual_seed(3)
-    loss, log_prob = agent.actor_loss(observation)
+    loss, log_prob = agent.actor_loss(observation, agent.differentiated)
     torch.manual_seed(3)
     plan = agent.plan(observation)
     q = agent.critic(observation, plan.action)
@@ -336,7 +336,7 @@ def test_entropy_is_driven_to_its_target() -> None:
     optimizers = agent.named_optimizers()
     observation = torch.zeros(256, S)
     for _ in range(600):
-        loss, log_prob = agent.actor_loss(observation)
+        loss, log_prob = agent.actor_loss(observation, agent.differentiated)
         extra = 3.0 * agent.plan(observation).action.square().sum((1, 2)).mean()
         for name, value in (
             ("actor", loss + extra),

@@ -93,10 +93,14 @@ def test_backward_inside_training_step_has_the_gradients_of_backward_outside() -
     inputs = torch.randn(64, 11), torch.rand(64, 1, 3)
     agent.configure_optimizers()
     parameters = list(agent.critic.parameters())
+
+    def loss(*inputs: Tensor) -> Tensor:
+        return agent.critic(*inputs).square().mean()
+
     with autocast():
-        loss = agent.critic(*inputs).square().mean()
-    outside = torch.autograd.grad(loss, parameters)
+        value = loss(*inputs)
+    outside = torch.autograd.grad(value, parameters)
     with autocast():
-        agent.step("critic", agent.critic(*inputs).square().mean())
+        agent.step("critic", loss, *inputs)
     for gradient, parameter in zip(outside, parameters, strict=True):
         assert torch.equal(gradient, parameter.grad)

@@ -2,14 +2,15 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
+from lit_mbrl.compilation import Gradients, Objective
 from lit_mbrl.errors import require
-from lit_mbrl.precision import float32
 
 
 class Agent(LightningModule):
@@ -28,6 +29,7 @@ class Agent(LightningModule):
     def __init__(self) -> None:
         super().__init__()
         self.automatic_optimization = False
+        self.gradients = Gradients()
         self._optimizers: dict[str, Optimizer] = {}
 
     @abstractmethod
@@ -50,26 +52,34 @@ class Agent(LightningModule):
         """The optimizer called `name`."""
         return self._optimizers[name]
 
-    def step(self, name: str, loss: Tensor, max_norm: float | None = None) -> None:
-        """One gradient step of one optimizer on `loss`, and of nothing else.
+    def step(
+        self, name: str, objective: Objective, *inputs: Any, max_norm: float | None = None
+    ) -> tuple[Tensor, ...]:
+        """One gradient step of one optimizer on `objective(*inputs)`, and of nothing else.
 
-        Torch's own `backward` and `step`, not Lightning's around them: with the twenty and more
-        gradient steps of an environment step their hooks would take a tenth of its time, and the
-        precisions that are allowed scale no loss.
+        Torch's own differentiation and `step`, not Lightning's around them: with the twenty and
+        more gradient steps of an environment step their hooks would take a tenth of its time, and
+        the precisions that are allowed scale no loss.
 
         Args:
             name: The optimizer; gradients are computed for its parameters alone.
-            loss: Scalar.
+            objective: A method that returns a scalar to minimise, or a tuple that begins with it.
+                It may run compiled, see `Gradients`.
+            inputs: Of the objective.
             max_norm: Largest norm of the gradient; larger ones are scaled down to it.
+
+        Returns:
+            What the objective returned, detached.
         """
         optimizer = self.optimizer(name)
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        optimizer.zero_grad()
-        with float32(loss):  # gradients have the precision that the forward pass chose
-            loss.backward(inputs=parameters)
+        outputs, found = self.gradients(name, objective, parameters, *inputs)
+        for parameter, part in zip(parameters, found, strict=True):
+            parameter.grad = part
         if max_norm is not None:
             nn.utils.clip_grad_norm_(parameters, max_norm)
         optimizer.step()
+        return outputs
 
     @torch.no_grad()
     def track(self, target: nn.Module, source: nn.Module, rate: float) -> None:

@@ -167,13 +167,16 @@ class MPPVE(Agent):
             next_plan = self.plan(batch["next", "observation"].flatten(0, 1))
         plans = zip(*(part.view(*batch.shape, *part.shape[1:]) for part in next_plan), strict=True)
         for windows, (action, log_prob) in zip(batch.unbind(0), plans, strict=True):  # l.9
-            critic_loss, value = self.critic_loss(windows, Plan(action, log_prob))
-            self.step("critic", critic_loss)  # l.10
+            critic_loss, value = self.step(
+                "critic", self.critic_loss, windows, Plan(action, log_prob)
+            )  # l.10
             self.track(self.target_critic, self.critic, self.target_rate)  # l.11
-        actor_loss, log_prob = self.actor_loss(batch["observation"][batch["real"]])
-        self.step("actor", actor_loss, self.actor_max_norm)  # l.13
+        real = batch["observation"][batch["real"]]
+        actor_loss, log_prob = self.step(
+            "actor", self.actor_loss, real, self.differentiated, max_norm=self.actor_max_norm
+        )  # l.13
         if self.target_entropy is not None:
-            self.step("temperature", self.temperature.loss(log_prob, self.target_entropy))
+            self.step("temperature", self.temperature.loss, log_prob, self.target_entropy)
         self.log_step(
             critic_loss=critic_loss,
             critic_value=value,
@@ -182,14 +185,23 @@ class MPPVE(Agent):
             temperature=self.temperature(),
         )
 
-    def plan(self, observation: Tensor) -> Plan:
-        """Plans of k steps for observations [B, S] (Eq. 1-4), reparameterised (Eq. 18)."""
+    @property
+    def differentiated(self) -> int:
+        """How many actions of a plan carry a gradient at the present rollout length."""
+        reached = self.rollout_length + 1 if self.plan_gradient_cut else self.plan_length
+        return min(reached, self.plan_length)
+
+    def plan(self, observation: Tensor, differentiated: int | None = None) -> Plan:
+        """Plans of k steps for observations [B, S] (Eq. 1-4), reparameterised (Eq. 18).
+
+        Only the first `differentiated` actions carry a gradient; all if None.
+        """
         alive = torch.ones(len(observation), dtype=torch.bool, device=observation.device)
         actions, log_probs = [], []
         for m in range(self.plan_length):
             action, log_prob = self.actor.sample(observation)  # Eq. 2
             kept, kept_log_prob = action * alive.unsqueeze(-1), log_prob * alive
-            if self.plan_gradient_cut and m > self.rollout_length:
+            if differentiated is not None and m >= differentiated:
                 kept, kept_log_prob = kept.detach(), kept_log_prob.detach()
             actions.append(kept)
             log_probs.append(kept_log_prob)
@@ -209,8 +221,8 @@ class MPPVE(Agent):
         target = soft_target(windows, next_plan, self.target_critic, alpha, self.gamma)  # Eq. 51
         return soft_critic_loss(windows, self.critic, target)  # Eq. 48
 
-    def actor_loss(self, observation: Tensor) -> tuple[Tensor, Tensor]:
+    def actor_loss(self, observation: Tensor, differentiated: int) -> tuple[Tensor, Tensor]:
         """Eq. 52-53 on real observations [B, S], and log pi^k [B] of the plans."""
-        plan = self.plan(observation)
+        plan = self.plan(observation, differentiated)
         loss = soft_actor_loss(observation, plan, self.critic, self.temperature())
         return loss, plan.log_prob

@@ -69,27 +69,33 @@ class SAC(Agent):
 
     def training_step(self, batch: TensorDict, batch_idx: int) -> None:
         for transitions in batch.unbind(0):
-            alpha = self.temperature()
-            with torch.no_grad():
-                next_action = self.sample(transitions["next", "observation"])
-            target = soft_target(transitions, next_action, self.target_critic, alpha, self.gamma)
-            critic_loss, value = soft_critic_loss(transitions, self.critic, target)
-            self.step("critic", critic_loss)  # 1.
-            action = self.sample(transitions["observation"])
-            actor_loss = soft_actor_loss(transitions["observation"], action, self.critic, alpha)
-            self.step("actor", actor_loss)  # 2.
+            critic_loss, value = self.step("critic", self.critic_loss, transitions)  # 1.
+            observation = transitions["observation"]
+            actor_loss, log_prob = self.step("actor", self.actor_loss, observation)  # 2.
             if self.target_entropy is not None:
-                self.step(
-                    "temperature", self.temperature.loss(action.log_prob, self.target_entropy)
-                )  # 3.
+                self.step("temperature", self.temperature.loss, log_prob, self.target_entropy)  # 3.
             self.track(self.target_critic, self.critic, self.target_rate)  # 4.
         self.log_step(
             critic_loss=critic_loss,
             critic_value=value,
             actor_loss=actor_loss,
-            actor_entropy=-action.log_prob.mean(),
+            actor_entropy=-log_prob.mean(),
             temperature=self.temperature(),
         )
+
+    def critic_loss(self, transitions: TensorDict) -> tuple[Tensor, Tensor]:
+        """Eq. 5 of SAC on transitions [B], and the critics' mean value."""
+        with torch.no_grad():
+            next_action = self.sample(transitions["next", "observation"])
+        alpha = self.temperature()
+        target = soft_target(transitions, next_action, self.target_critic, alpha, self.gamma)
+        return soft_critic_loss(transitions, self.critic, target)
+
+    def actor_loss(self, observation: Tensor) -> tuple[Tensor, Tensor]:
+        """Eq. 9 of SAC on observations [B, S], and the log-probabilities [B] of the actions."""
+        action = self.sample(observation)
+        loss = soft_actor_loss(observation, action, self.critic, self.temperature())
+        return loss, action.log_prob
 
     def sample(self, observation: Tensor) -> Plan:
         """Actions as plans of one step, for observations [B, S]."""

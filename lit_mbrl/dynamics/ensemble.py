@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
+from lit_mbrl.compilation import Gradients
 from lit_mbrl.envs import LEARNED, resolve_termination
 from lit_mbrl.errors import require
 from lit_mbrl.networks.mlp import EnsembleMLP
@@ -57,6 +58,7 @@ class Dynamics(nn.Module):
         learning_rate: float = 1e-3,
     ):
         super().__init__()
+        self.gradients = Gradients()  # of its fits
         require(
             len(weight_decay) == len(hidden_sizes) + 1,
             "model.dynamics_weight_decay",
@@ -152,16 +154,11 @@ class Dynamics(nn.Module):
         """
         rows, members = len(observation), len(self.elites)
         hand = math.ceil(rows / members)
-        order = torch.randperm(rows, device=observation.device)
-        # A random order of the elites too: the last hand may be short, and padded by any row.
-        elites = self.elites[torch.randperm(members, device=observation.device)]
-        dealt = order.repeat(math.ceil(members * hand / rows))[: members * hand]
-        next_observation, reward, terminated = self.step_with(
-            elites,
-            observation[dealt].view(members, hand, -1),
-            action[dealt].view(members, hand, -1),
-        )
-        place = torch.argsort(order)
+        # A place for each row and, where the last hand is short, for some rows twice.
+        dealt = torch.randperm(members * hand, device=observation.device)
+        inputs = (part[dealt % rows].view(members, hand, -1) for part in (observation, action))
+        next_observation, reward, terminated = self.step_with(self.elites, *inputs)
+        place = dealt.argsort()[:rows]
         return (
             next_observation.flatten(0, 1)[place],
             reward.flatten()[place],

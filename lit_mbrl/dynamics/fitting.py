@@ -1,5 +1,7 @@
 """Maximum-likelihood fitting of the ensemble, with early stopping on a holdout (MBPO)."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -8,8 +10,8 @@ from tensordict import TensorDict
 from torch import Tensor
 from torch.optim import Optimizer
 
+from lit_mbrl.compilation import gradient
 from lit_mbrl.dynamics.ensemble import Dynamics
-from lit_mbrl.precision import float32
 
 
 class FitReport(NamedTuple):
@@ -57,15 +59,18 @@ def fit(
     observation, following = transitions["observation"], transitions["next", "observation"]
     inputs = torch.cat([observation, transitions["action"]], -1)
     targets = torch.cat([following - observation, transitions["reward"].unsqueeze(-1)], -1)
-    rows, device = len(inputs), inputs.device
+    size, device = len(inputs), inputs.device
     networks = dynamics.ensemble.networks
-    shuffled = torch.randperm(rows, device=device)
-    holdout_rows = max(1, min(int(rows * holdout_ratio), holdout_max))
+    shuffled = torch.randperm(size, device=device)
+    holdout_rows = max(1, min(int(size * holdout_ratio), holdout_max))
     holdout, train = shuffled[:holdout_rows], shuffled[holdout_rows:]
     dynamics.set_input_scale(inputs[train])
     learns_termination = dynamics.termination is None
+    objective: Callable[..., Tensor] = loss
+    columns = [inputs, targets]
     if learns_termination:
         ended = transitions["next", "terminated"].float()
+        objective, columns = both_losses, [inputs, targets, following, ended]
         terminations = ended[train].sum().clamp(min=1)
         weight = ((len(train) - terminations) / terminations).clamp(min=1)
         dynamics.termination_weight.copy_(weight)
@@ -74,16 +79,18 @@ def fit(
     bootstrap = train[torch.randint(len(train), (networks, len(train)), device=device)]
     best_error = torch.full((networks,), torch.inf, device=device)
     best = [parameter.detach().clone() for parameter in dynamics.ensemble.parameters()]
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     epochs = stale = 0
     while stale < patience:
         order = torch.rand(bootstrap.shape, device=device).argsort(1)
         for batch in bootstrap.gather(1, order).split(batch_size, 1):
-            optimizer.zero_grad()
-            total = loss(dynamics, inputs[batch], targets[batch])
-            if learns_termination:
-                total = total + termination_loss(dynamics, following[batch], ended[batch])
-            with float32(total):
-                total.backward()
+            # The last batch of an epoch is as short as the data have it: no function for each size.
+            full = batch.shape[1] == batch_size
+            differentiate = partial(dynamics.gradients, "dynamics") if full else gradient
+            rows = (column[batch] for column in columns)
+            _, found = differentiate(objective, parameters, dynamics, *rows)
+            for parameter, part in zip(parameters, found, strict=True):
+                parameter.grad = part
             optimizer.step()
         error = holdout_error(dynamics, inputs[holdout], targets[holdout])[0]
         improved = error < best_error * (1 - min_improvement)
@@ -119,6 +126,13 @@ def loss(dynamics: Dynamics, inputs: Tensor, targets: Tensor) -> Tensor:
     mean, log_var = dynamics(inputs)
     nll = ((mean - targets).square() * (-log_var).exp() + log_var).mean((1, 2)).sum()
     return nll + 0.01 * (dynamics.max_log_var.sum() - dynamics.min_log_var.sum())
+
+
+def both_losses(
+    dynamics: Dynamics, inputs: Tensor, targets: Tensor, following: Tensor, ended: Tensor
+) -> Tensor:
+    """`loss` and `termination_loss`."""
+    return loss(dynamics, inputs, targets) + termination_loss(dynamics, following, ended)
 
 
 def termination_loss(dynamics: Dynamics, following: Tensor, ended: Tensor) -> Tensor:

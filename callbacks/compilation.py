@@ -1,0 +1,39 @@
+"""When gradient steps begin to run compiled."""
+
+from typing import Any
+
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+from lit_mbrl.compilation import Gradients
+from lit_mbrl.errors import require
+
+from .trainer import env_steps
+
+
+class Compilation(Callback):
+    """Gradient steps and fits run compiled from an environment step on, see `Gradients`.
+
+    Compiling takes some ten seconds for each kind of gradient step, the first time on a machine; a
+    short run does not get them back. The step at which it begins is the same for a run that goes on
+    from a checkpoint, which so repeats the run that was not cut.
+
+    Args:
+        after: Environment steps without; null never compiles.
+    """
+
+    def __init__(self, after: int | None = None):
+        require(after is None or after >= 0, "compilation.after", after, "an integer >= 0, or null")
+        self.after = after
+
+    def settings(self) -> tuple[int | None]:
+        """What a run that goes on must have had too."""
+        return (self.after,)
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
+    ) -> None:
+        """Begin if due."""
+        if self.after is not None and env_steps(trainer) > self.after:
+            for module in pl_module.modules():
+                if isinstance(gradients := getattr(module, "gradients", None), Gradients):
+                    gradients.compiles = True

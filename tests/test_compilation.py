@@ -1,0 +1,145 @@
+"""Compiled gradient steps against those that are not."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from tensordict import TensorDict
+from torch import Tensor, nn
+
+from lit_mbrl.algorithms import MBPO, MPPVE, SAC, Agent
+from lit_mbrl.compilation import Gradients, gradient
+from lit_mbrl.dynamics import Dynamics, fit
+
+S, A, B = 4, 2, 12
+SMALL = {
+    "dynamics_hidden_sizes": [8],
+    "dynamics_weight_decay": [1e-4, 1e-4],
+    "dynamics_networks": 3,
+    "dynamics_elites": 2,
+}
+AGENTS: dict[str, Callable[[], Agent]] = {
+    "SAC": lambda: SAC(S, A, hidden_sizes=[8, 8]),
+    "MBPO": lambda: MBPO(S, A, "never", hidden_sizes=[8, 8], **SMALL),
+    "MPPVE": lambda: MPPVE(S, A, "never", plan_length=2, hidden_sizes=[8, 8], **SMALL),
+}
+
+
+@pytest.fixture(autouse=True)
+def forgotten() -> None:
+    """What other tests have compiled."""
+    torch.compiler.reset()
+
+
+def batch(length: int) -> TensorDict:
+    updates = 2
+    return TensorDict(
+        {
+            "observation": torch.randn(updates, B, S),
+            "action": torch.rand(updates, B, length, A) * 2 - 1,
+            "reward": torch.randn(updates, B, length),
+            "mask": torch.ones(updates, B, length, dtype=torch.bool),
+            "next": {
+                "observation": torch.randn(updates, B, S),
+                "terminated": torch.rand(updates, B) < 0.2,
+            },
+            "real": (torch.arange(B) < 4).expand(updates, B),
+        },
+        batch_size=[updates, B],
+    )
+
+
+@pytest.mark.parametrize("bf16", [False, True], ids=["float32", "bf16-mixed"])
+@pytest.mark.parametrize("name", AGENTS)
+def test_an_environment_step_learns_the_same(
+    name: str, bf16: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From the same weights and draws, to rounding; two steps, so that optimizers agree too."""
+    agents = []
+    for compiles in (False, True):
+        torch.manual_seed(0)
+        agent = AGENTS[name]()
+        agent.configure_optimizers()
+        agent.gradients.compiles = compiles
+        monkeypatch.setattr(agent, "log_step", lambda **metrics: None)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16, cache_enabled=False):
+            for _ in range(2):
+                agent.training_step(batch(agent.plan_length), 0)
+        agents.append(agent)
+    printed = capsys.readouterr()
+    assert printed.out.count("compiled the gradient steps of") == 3 and not printed.err
+    tolerance = 2e-3 if bf16 else 1e-5  # two learning rates' steps are 6e-4
+    for ours, other in zip(*(agent.parameters() for agent in agents), strict=True):
+        torch.testing.assert_close(ours, other, atol=tolerance, rtol=0)
+
+
+def test_a_fit_is_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its last minibatches, of another size, too."""
+    found = []
+    for compiles in (False, True):
+        torch.manual_seed(0)
+        dynamics = Dynamics(S, A, "never", [8], [1e-4, 1e-4], networks=3, elites=2)
+        dynamics.gradients.compiles = compiles
+        data = TensorDict(
+            {
+                "observation": torch.randn(100, S),
+                "action": torch.rand(100, A),
+                "reward": torch.randn(100),
+                "next": {
+                    "observation": torch.randn(100, S),
+                    "terminated": torch.zeros(100, dtype=torch.bool),
+                },
+            },
+            batch_size=[100],
+        )
+        report = fit(dynamics, dynamics.optimizer(), data, batch_size=32, patience=2)
+        found.append((report.epochs, [p.detach() for p in dynamics.parameters()]))
+    assert "compiled the gradient steps of dynamics" in capsys.readouterr().out
+    assert found[0][0] == found[1][0]
+    torch.testing.assert_close(found[0][1], found[1][1], atol=1e-5, rtol=1e-4)
+
+
+class Quadratic(nn.Module):
+    """An objective whose gradient is known, and that counts how often Python runs it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor([1.0, 2.0]))
+        self.unused = nn.Parameter(torch.zeros(()))
+
+    def loss(self, x: Tensor, power: int) -> tuple[Tensor, Tensor]:
+        value = (x @ self.weight) ** power
+        return value.sum(), value
+
+
+def test_other_shapes_and_numbers_are_right() -> None:
+    """A function for each."""
+    module, gradients = Quadratic(), Gradients()
+    gradients.compiles = True
+    parameters = list(module.parameters())
+    for rows in (3, 5, 3):
+        for power in (2, 3):
+            x = torch.randn(rows, 2)
+            (loss, value), (found, unused) = gradients("q", module.loss, parameters, x, power)
+            inner = x @ module.weight.detach()
+            torch.testing.assert_close(value, inner**power)
+            torch.testing.assert_close(loss, (inner**power).sum())
+            by_hand = (power * inner ** (power - 1)) @ x
+            torch.testing.assert_close(found, by_hand)
+            assert unused is None and not loss.requires_grad and not value.requires_grad
+
+
+def test_without_a_compiler_one_line_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no-such-compiler",))
+    monkeypatch.setattr("torch._inductor.config.force_disable_caches", True)
+    module, gradients = Quadratic(), Gradients()
+    gradients.compiles = True
+    x = torch.randn(7, 2)
+    parameters = list(module.parameters())
+    for _ in range(2):
+        found = gradients("q", module.loss, parameters, x, 2)
+        torch.testing.assert_close(found, gradient(module.loss, parameters, x, 2))
+    ours = "the gradient steps of q could not be compiled and run without: "
+    assert capsys.readouterr().err.count(ours) == 1
