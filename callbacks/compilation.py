@@ -4,16 +4,16 @@ from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from lit_mbrl.compilation import Gradients
+from lit_mbrl.compilation import Compiler
 from lit_mbrl.errors import require
 
 from .trainer import env_steps
 
 
 class Compilation(Callback):
-    """Gradient steps and fits run compiled from an environment step on, see `Gradients`.
+    """Gradient steps and fits run compiled from an environment step on, see `Compiler`.
 
-    Compiling takes some ten seconds for each kind of gradient step, the first time on a machine; a
+    Compiling takes some ten seconds for each kind of them, the first time on a machine; a
     short run does not get them back. The step at which it begins is the same for a run that goes on
     from a checkpoint, which so repeats the run that was not cut.
 
@@ -35,5 +35,5 @@ class Compilation(Callback):
         """Begin if due."""
         if self.after is not None and env_steps(trainer) > self.after:
             for module in pl_module.modules():
-                if isinstance(gradients := getattr(module, "gradients", None), Gradients):
-                    gradients.compiles = True
+                if isinstance(compiler := getattr(module, "compiler", None), Compiler):
+                    compiler.enabled = True

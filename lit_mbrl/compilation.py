@@ -1,4 +1,4 @@
-"""An objective and its gradient as one compiled function.
+"""Functions of tensors as compiled ones: an objective with its gradient, the plans of a batch.
 
 A gradient step on networks of this size is some hundred small operations, and nearly half of its
 time on two threads is spent on handing them out. torch.compile makes one function of the objective
@@ -33,73 +33,90 @@ def gradient(objective: Objective, parameters: Sequence[Tensor], *inputs: Any) -
     return tuple(output.detach() for output in outputs), found
 
 
-class Gradients:
-    """`gradient` for those that take gradient steps: compiled once `compiles` is set.
+class Compiler:
+    """Calls functions: compiled ones, once it is enabled.
 
-    An objective is compiled when it is first called, for the shapes and numbers of that call; once
+    A function is compiled when it is first called, for the shapes and numbers of that call; once
     more for others. Where compiling fails it runs without, after one line that says so. What is
-    compiled draws the random numbers that `gradient` would draw and agrees with it to rounding.
+    compiled draws the random numbers that it would draw otherwise, and agrees to rounding.
+
+    What a function reads besides its inputs must be modules, and numbers that never change. Inputs
+    are tensors, TensorDicts, tuples and modules, of few different shapes, and few different numbers.
 
     Attributes:
-        compiles: Whether to compile.
+        enabled: Whether to compile.
     """
 
     def __init__(self) -> None:
-        self.compiles = False
+        self.enabled = False
         self._compiled: dict[tuple[Any, ...], _Compiled] = {}
 
-    def __call__(
+    def gradient(
         self, name: str, objective: Objective, parameters: Sequence[Tensor], *inputs: Any
     ) -> Gradient:
-        """As `gradient`.
+        """As the function `gradient`.
 
         Args:
-            name: What to call the objective in messages.
-            objective: A function or method, the same one at each call. What it reads besides its
-                inputs must be modules, and numbers that never change.
+            name: What to call it in messages.
+            objective: A function or method, the same one at each call.
             parameters: Those to differentiate by.
-            inputs: Tensors, TensorDicts, tuples and modules, of few different shapes; numbers, of
-                which there are few too.
+            inputs: Of the objective.
         """
-        if not self.compiles:
+        if not self.enabled:
             return gradient(objective, parameters, *inputs)
-        key = name, objective, *(getattr(value, "shape", None) for value in inputs)
-        key += tuple(value for value in inputs if isinstance(value, int | float))
-        if key not in self._compiled:
-            self._compiled[key] = _Compiled(name, objective, parameters)
-        return self._compiled[key](*inputs)
+
+        def with_gradient(*inputs: Any) -> Gradient:
+            return gradient(objective, parameters, *inputs)
+
+        found: Gradient = self._call(name, objective, with_gradient, inputs)
+        return found
+
+    @torch.no_grad()
+    def call(self, name: str, function: Callable[..., Any], *inputs: Any) -> Any:
+        """What a function returns, without gradients.
+
+        Args:
+            name: What to call it in messages.
+            function: A function or method, the same one at each call.
+            inputs: Of the function.
+        """
+        return self._call(name, function, function, inputs) if self.enabled else function(*inputs)
+
+    def _call(
+        self, name: str, key: Any, function: Callable[..., Any], inputs: tuple[Any, ...]
+    ) -> Any:
+        shapes = (getattr(value, "shape", None) for value in inputs)
+        numbers = (value for value in inputs if isinstance(value, int | float))
+        place = name, key, *shapes, *numbers
+        if place not in self._compiled:
+            self._compiled[place] = _Compiled(name, function)
+        return self._compiled[place](*inputs)
 
 
 class _Compiled:
-    def __init__(self, name: str, objective: Objective, parameters: Sequence[Tensor]):
+    def __init__(self, name: str, function: Callable[..., Any]):
         # One process is enough for a few functions, and leaves none behind beside the run.
         inductor.compile_threads = 1
         dynamo.trace_autograd_ops = True
-
-        def uncompiled(*inputs: Any) -> Gradient:
-            return gradient(objective, parameters, *inputs)
-
-        self._name = name
-        self._uncompiled = uncompiled
+        self._name, self._function = name, function
         self._compiled = torch.compile(
-            uncompiled, fullgraph=True, dynamic=False, options={"fallback_random": True}
+            function, fullgraph=True, dynamic=False, options={"fallback_random": True}
         )
-        self._ready: Callable[..., Gradient] = self._first
+        self._ready: Callable[..., Any] = self._first
 
-    def __call__(self, *inputs: Any) -> Gradient:
+    def __call__(self, *inputs: Any) -> Any:
         return self._ready(*inputs)
 
-    def _first(self, *inputs: Any) -> Gradient:
+    def _first(self, *inputs: Any) -> Any:
         began = time.monotonic()
         try:
-            found: Gradient = self._compiled(*inputs)
+            found = self._compiled(*inputs)
         except Exception as error:  # torch's compilers have no common class of errors
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            message = f"the gradient steps of {self._name} could not be compiled and run without"
+            message = f"{self._name} could not be compiled and runs without"
             print(f"{message}: {reason}", file=sys.stderr, flush=True)
-            self._ready = self._uncompiled
-            return self._uncompiled(*inputs)
-        seconds = time.monotonic() - began
-        print(f"compiled the gradient steps of {self._name} in {seconds:.1f} s", flush=True)
+            self._ready = self._function
+            return self._function(*inputs)
+        print(f"compiled {self._name} in {time.monotonic() - began:.1f} s", flush=True)
         self._ready = self._compiled
         return found

@@ -9,7 +9,7 @@ from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
-from lit_mbrl.compilation import Gradients, Objective
+from lit_mbrl.compilation import Compiler, Objective
 from lit_mbrl.errors import require
 
 
@@ -29,7 +29,7 @@ class Agent(LightningModule):
     def __init__(self) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.gradients = Gradients()
+        self.compiler = Compiler()
         self._optimizers: dict[str, Optimizer] = {}
 
     @abstractmethod
@@ -64,7 +64,7 @@ class Agent(LightningModule):
         Args:
             name: The optimizer; gradients are computed for its parameters alone.
             objective: A method that returns a scalar to minimise, or a tuple that begins with it.
-                It may run compiled, see `Gradients`.
+                It may run compiled, see `Compiler`.
             inputs: Of the objective.
             max_norm: Largest norm of the gradient; larger ones are scaled down to it.
 
@@ -73,7 +73,8 @@ class Agent(LightningModule):
         """
         optimizer = self.optimizer(name)
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        outputs, found = self.gradients(name, objective, parameters, *inputs)
+        name = f"the {name}'s update"
+        outputs, found = self.compiler.gradient(name, objective, parameters, *inputs)
         for parameter, part in zip(parameters, found, strict=True):
             parameter.grad = part
         if max_norm is not None:

@@ -163,8 +163,8 @@ class MPPVE(Agent):
     def training_step(self, batch: TensorDict, batch_idx: int) -> None:
         # Neither the policy nor the model changes during the critic updates, so the plans of all
         # G targets are made at once.
-        with torch.no_grad():
-            next_plan = self.plan(batch["next", "observation"].flatten(0, 1))
+        following = batch["next", "observation"].flatten(0, 1)
+        next_plan = self.compiler.call("the plans", self.plan, following)
         plans = zip(*(part.view(*batch.shape, *part.shape[1:]) for part in next_plan), strict=True)
         for windows, (action, log_prob) in zip(batch.unbind(0), plans, strict=True):  # l.9
             critic_loss, value = self.step(

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
-from lit_mbrl.compilation import Gradients
+from lit_mbrl.compilation import Compiler
 from lit_mbrl.envs import LEARNED, resolve_termination
 from lit_mbrl.errors import require
 from lit_mbrl.networks.mlp import EnsembleMLP
@@ -58,7 +58,7 @@ class Dynamics(nn.Module):
         learning_rate: float = 1e-3,
     ):
         super().__init__()
-        self.gradients = Gradients()  # of its fits
+        self.compiler = Compiler()  # of its fits
         require(
             len(weight_decay) == len(hidden_sizes) + 1,
             "model.dynamics_weight_decay",

@@ -86,7 +86,8 @@ def fit(
         for batch in bootstrap.gather(1, order).split(batch_size, 1):
             # The last batch of an epoch is as short as the data have it: no function for each size.
             full = batch.shape[1] == batch_size
-            differentiate = partial(dynamics.gradients, "dynamics") if full else gradient
+            compiled = partial(dynamics.compiler.gradient, "the dynamics' update")
+            differentiate = compiled if full else gradient
             rows = (column[batch] for column in columns)
             _, found = differentiate(objective, parameters, dynamics, *rows)
             for parameter, part in zip(parameters, found, strict=True):
