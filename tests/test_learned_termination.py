@@ -36,21 +36,23 @@ def transitions(rows: Rows) -> TensorDict:
 def test_it_is_right_on_held_out_rollouts(env_id: str) -> None:
     """Of random and of trained-like actions, where guessing none is right on 97 to 98 of 100."""
     kinds = [transitions(rollout(env_id, make)) for make in (uniform_actions, balancing_actions)]
-    train = torch.cat([kind[:6000] for kind in kinds])
     held_out = torch.cat([kind[-HELD_OUT:] for kind in kinds])
     torch.manual_seed(0)
     sizes = held_out["observation"].shape[-1], held_out["action"].shape[-1]
     dynamics = Dynamics(*sizes, "learned", [16, 16], [0.0, 0.0, 0.0])
-    report = fit(dynamics, dynamics.optimizer(), train, patience=1)
+    optimizer = dynamics.optimizer()
+    for rows in (3000, 6000):  # from fit to fit, as in a run
+        train = torch.cat([kind[:rows] for kind in kinds])
+        report = fit(dynamics, optimizer, train, patience=1)
     following, ended = held_out["next", "observation"], held_out["next", "terminated"]
     with torch.no_grad():
         logit = dynamics.termination_logit(following.expand(5, -1, -1), dynamics.elites)
     predicted = logit > dynamics.termination_weight.log()
     right, guessed = (predicted == ended).float().mean(), (~ended).float().mean()
-    assert right >= 0.98
-    assert 1 - right < 0.7 * (1 - guessed)
+    assert right >= 0.99
+    assert guessed < 0.975
     assert report.termination_error is not None
-    assert report.termination_error < 0.025
+    assert report.termination_error < 0.01
 
 
 @pytest.mark.parametrize("rows", [1, 23])
@@ -95,7 +97,7 @@ def test_the_weight_for_rarity_does_not_make_terminations_likelier() -> None:
     )
     dynamics = Dynamics(3, 1, "learned", [8], [0.0, 0.0], networks=2, elites=1)
     fit(dynamics, dynamics.optimizer(), data)
-    assert dynamics.termination_weight.item() == pytest.approx(19, rel=0.2)
+    assert dynamics.termination_weight.item() == pytest.approx(math.sqrt(19), rel=0.1)
     with torch.no_grad():
         logit = dynamics.termination_logit(torch.zeros(2, 1, 3))
     odds = logit - dynamics.termination_weight.log()

@@ -13,6 +13,7 @@ from lit_mbrl.compilation import Compiler
 from lit_mbrl.envs import LEARNED, resolve_termination
 from lit_mbrl.errors import require
 from lit_mbrl.networks.mlp import EnsembleMLP
+from lit_mbrl.precision import float32
 
 TERMINATION_SIZES = (64, 64)
 """Widths of the layers of a learned termination's heads."""
@@ -27,8 +28,8 @@ class Dynamics(nn.Module):
     Where the task's termination function is not known, each network has a Bernoulli head for it,
     P(terminated | s'): a function of the state that was sampled, as nearly all terminations are.
     (Reading s and a too, it was right less often on Hopper and Walker2d.) It is trained with
-    terminations weighted up to be as many as all other rows, which is taken off its log-odds when
-    it predicts (prior correction, King and Zeng 2001), and predicts the likelier outcome.
+    terminations weighted for their rarity, which is taken off its log-odds when it predicts (prior
+    correction, King and Zeng 2001), and predicts the likelier outcome; see `fit_termination`.
 
     Args:
         observation_size: S.
@@ -108,8 +109,6 @@ class Dynamics(nn.Module):
             for weight, decay in zip(self.ensemble.weights, self.weight_decay, strict=True)
         ]
         rest = [*self.ensemble.biases, self.max_log_var, self.min_log_var]
-        if self.termination is None:
-            rest += self.termination_head.parameters()
         return Adam([*groups, {"params": rest}], lr=self.learning_rate, fused=True)
 
     def set_input_scale(self, inputs: Tensor) -> None:
@@ -137,7 +136,8 @@ class Dynamics(nn.Module):
         """
         states = following.shape[-1]
         x = (following - self.input_mean[:states]) / self.input_std[:states]
-        return self.termination_head(x, members).squeeze(-1)
+        with float32(x):  # thresholds are sharp
+            return self.termination_head(x, members).squeeze(-1)
 
     def step(self, observation: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """One imagined step, each row predicted by an elite drawn uniformly at random.
@@ -182,12 +182,35 @@ class Dynamics(nn.Module):
         mean, log_var = self(torch.cat([observation, action], -1), members)
         sample = mean + (0.5 * log_var).exp() * torch.randn_like(mean)
         next_observation = observation + sample[..., :-1]
-        if self.termination is not None:
-            terminated = self.termination(observation, action, next_observation)
-        else:
-            logit = self.termination_logit(next_observation, members)
-            terminated = logit > self.termination_weight.log()
+        terminated = self.ends(observation, action, next_observation, members)
         return next_observation, sample[..., -1], terminated
+
+    def expected_step(self, observation: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """One imagined step without noise: by the mean of the elites' means.
+
+        Args:
+            observation: s [B, S].
+            action: a [B, A] in [-1, 1].
+
+        Returns:
+            Next observation [B, S], reward [B], and whether the episode ends there [B]; where that
+            is learned, by most of the elites.
+        """
+        members = self.elites
+        inputs = torch.cat([observation, action], -1).expand(len(members), -1, -1)
+        mean = self(inputs, members)[0].mean(0)
+        next_observation = observation + mean[..., :-1]
+        step = (x.expand(len(members), -1, -1) for x in (observation, action, next_observation))
+        votes = self.ends(*step, members).float()
+        return next_observation, mean[..., -1], votes.mean(0) > 0.5
+
+    def ends(
+        self, observation: Tensor, action: Tensor, following: Tensor, members: Tensor
+    ) -> Tensor:
+        """Whether s' [M, B, S] ends the episode [M, B]: as is known, or as `members` [M] predict."""
+        if self.termination is not None:
+            return self.termination(observation, action, following)
+        return self.termination_logit(following, members) > self.termination_weight.log()
 
 
 def swish(x: Tensor) -> Tensor:

@@ -1,17 +1,16 @@
 """Maximum-likelihood fitting of the ensemble, with early stopping on a holdout (MBPO)."""
 
-from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from tensordict import TensorDict
 from torch import Tensor
 from torch.optim import Optimizer
 
 from lit_mbrl.compilation import gradient
 from lit_mbrl.dynamics.ensemble import Dynamics
+from lit_mbrl.dynamics.termination import fit_termination, termination_error
 
 
 class FitReport(NamedTuple):
@@ -41,8 +40,8 @@ def fit(
 
     Each network keeps the weights of its best epoch on the holdout; the fit ends after `patience`
     epochs in which no network's holdout error fell by more than `min_improvement` of its best.
-    There is no cap on the epochs. Then the networks with the lowest error become the elites. The
-    heads of a learned termination keep their last epoch's weights.
+    There is no cap on the epochs. Then the networks with the lowest error become the elites. A
+    learned termination is fitted at the end, see `fit_termination`.
 
     Args:
         dynamics: The ensemble.
@@ -59,21 +58,12 @@ def fit(
     observation, following = transitions["observation"], transitions["next", "observation"]
     inputs = torch.cat([observation, transitions["action"]], -1)
     targets = torch.cat([following - observation, transitions["reward"].unsqueeze(-1)], -1)
-    size, device = len(inputs), inputs.device
+    rows, device = len(inputs), inputs.device
     networks = dynamics.ensemble.networks
-    shuffled = torch.randperm(size, device=device)
-    holdout_rows = max(1, min(int(size * holdout_ratio), holdout_max))
+    shuffled = torch.randperm(rows, device=device)
+    holdout_rows = max(1, min(int(rows * holdout_ratio), holdout_max))
     holdout, train = shuffled[:holdout_rows], shuffled[holdout_rows:]
     dynamics.set_input_scale(inputs[train])
-    learns_termination = dynamics.termination is None
-    objective: Callable[..., Tensor] = loss
-    columns = [inputs, targets]
-    if learns_termination:
-        ended = transitions["next", "terminated"].float()
-        objective, columns = both_losses, [inputs, targets, following, ended]
-        terminations = ended[train].sum().clamp(min=1)
-        weight = ((len(train) - terminations) / terminations).clamp(min=1)
-        dynamics.termination_weight.copy_(weight)
 
     # Membership of the bootstraps is drawn once a fit; only their order changes with the epochs.
     bootstrap = train[torch.randint(len(train), (networks, len(train)), device=device)]
@@ -86,10 +76,10 @@ def fit(
         for batch in bootstrap.gather(1, order).split(batch_size, 1):
             # The last batch of an epoch is as short as the data have it: no function for each size.
             full = batch.shape[1] == batch_size
-            compiled = partial(dynamics.compiler.gradient, "the dynamics' update")
-            differentiate = compiled if full else gradient
-            rows = (column[batch] for column in columns)
-            _, found = differentiate(objective, parameters, dynamics, *rows)
+            differentiate = (
+                partial(dynamics.compiler.gradient, "the dynamics' update") if full else gradient
+            )
+            _, found = differentiate(loss, parameters, dynamics, inputs[batch], targets[batch])
             for parameter, part in zip(parameters, found, strict=True):
                 parameter.grad = part
             optimizer.step()
@@ -107,7 +97,9 @@ def fit(
     dynamics.elites.copy_(elites)
     mse, nll = holdout_error(dynamics, inputs[holdout], targets[holdout])
     mistaken = None
-    if learns_termination:
+    if dynamics.termination is None:
+        ended = transitions["next", "terminated"]
+        fit_termination(dynamics, following[train], ended[train])
         error = termination_error(dynamics, following[holdout], ended[holdout])
         mistaken = float(error[elites].mean())
     return FitReport(epochs, float(mse[elites].mean()), float(nll[elites].mean()), mistaken)
@@ -127,34 +119,6 @@ def loss(dynamics: Dynamics, inputs: Tensor, targets: Tensor) -> Tensor:
     mean, log_var = dynamics(inputs)
     nll = ((mean - targets).square() * (-log_var).exp() + log_var).mean((1, 2)).sum()
     return nll + 0.01 * (dynamics.max_log_var.sum() - dynamics.min_log_var.sum())
-
-
-def both_losses(
-    dynamics: Dynamics, inputs: Tensor, targets: Tensor, following: Tensor, ended: Tensor
-) -> Tensor:
-    """`loss` and `termination_loss`."""
-    return loss(dynamics, inputs, targets) + termination_loss(dynamics, following, ended)
-
-
-def termination_loss(dynamics: Dynamics, following: Tensor, ended: Tensor) -> Tensor:
-    """Cross-entropy of a learned termination, weighted for rarity; mean over batch, sum over nets.
-
-    Args:
-        dynamics: The ensemble, with its `termination_weight` set.
-        following: s', [E, B, S].
-        ended: 1 where s' ended the episode, [E, B].
-    """
-    logit = dynamics.termination_logit(following)
-    weight = dynamics.termination_weight
-    entropy = F.binary_cross_entropy_with_logits(logit, ended, pos_weight=weight, reduction="none")
-    return entropy.mean(1).sum()
-
-
-@torch.no_grad()
-def termination_error(dynamics: Dynamics, following: Tensor, ended: Tensor) -> Tensor:
-    """Share of the rows s' [N, S] whose termination [N] each network [E] mistakes."""
-    logit = dynamics.termination_logit(following.expand(dynamics.ensemble.networks, -1, -1))
-    return ((logit > dynamics.termination_weight.log()) != ended.bool()).float().mean(1)
 
 
 @torch.no_grad()
