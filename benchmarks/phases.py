@@ -5,10 +5,10 @@
 
 Each phase is the code of the real run, called on a run that has made some environment steps: its
 networks, buffers and task. Counted are the floating-point operations of its matrix products (by
-torch's flop counter) and the bytes that its tensor operations read and write. The ceilings are
-taken in the same run: a product of the phase's heaviest shape, a large product, a large copy. The
-fraction is the time that the counted operations would take at the product's ceiling over the time
-that they took.
+torch's flop counter) and the bytes that its tensor operations read and write. What is timed runs
+compiled, but with `--compilation.after null`. The ceilings are taken in the same run: a product of
+the phase's heaviest shape, a large product, a large copy. The fraction is the time that the counted
+operations would take at the product's ceiling over the time that they took.
 """
 
 import argparse
@@ -18,8 +18,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
-from contextlib import chdir
+from collections.abc import Callable, Iterator
+from contextlib import chdir, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import FlopCounterMode
 
+from lit_mbrl.compilation import Compiler
 from lit_mbrl.dynamics import FitReport, fit
 from lit_mbrl.fit import build, current_commit, quieten
 from lit_mbrl.objectives import Plan
@@ -86,6 +87,7 @@ class Phases(Callback):
     def __init__(self, least: float) -> None:
         self.least = least
         self.rows: dict[str, dict[str, Any]] = {}
+        self.compilers: list[Compiler] = []
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
@@ -102,9 +104,12 @@ class Phases(Callback):
         real = batch["observation"][batch["real"]]
         windows, first = batch[0], Plan(*(part[: batch.shape[1]] for part in plan))
 
+        following = batch["next", "observation"].flatten(0, 1)
+        self.compilers = [m.compiler for m in agent.modules() if hasattr(m, "compiler")]
+
         def plans() -> None:
-            with torch.no_grad(), autocast():
-                agent.plan(batch["next", "observation"].flatten(0, 1))
+            with autocast():
+                agent.compiler.call("the plans", agent.plan, following)
 
         def critic() -> None:
             with autocast():
@@ -149,6 +154,16 @@ class Phases(Callback):
         )
         self.time("logging", log_metrics, per=1, unit="call")
 
+    @contextmanager
+    def uncompiled(self) -> Iterator[None]:
+        """Every operation is seen by who counts them, as it is not in a compiled function."""
+        enabled = [compiler.enabled for compiler in self.compilers]
+        for compiler in self.compilers:
+            compiler.enabled = False
+        yield
+        for compiler, before in zip(self.compilers, enabled, strict=True):
+            compiler.enabled = before
+
     def time(
         self, name: str, work: Callable[[], Any], per: int | Callable[[Any], int], unit: str
     ) -> None:
@@ -161,10 +176,11 @@ class Phases(Callback):
                 tells the number from the call's result: then one call is timed.
             unit: What is done.
         """
-        with FlopCounterMode(display=False) as flops, Traffic() as traffic:
+        with FlopCounterMode(display=False) as flops, Traffic() as traffic, self.uncompiled():
             done = work()
         if callable(per):
             counted = per(done)
+            work()  # compiles
             began = time.perf_counter()
             again = per(work())
             taken = (time.perf_counter() - began) / again
@@ -214,7 +230,7 @@ def run(task: str, steps: int, callback: Callback, options: list[str]) -> None:
         files += ["--config", str(CONF / "mppve" / f"{task.partition('-')[0].lower()}.yaml")]
     length = ["--trainer.max_epochs", "1", "--data.steps_per_epoch", str(steps)]
     without = ["--checkpoint.every", "100000", "--registration.enabled", "false"]
-    cli = build([*files, *length, *without, *options])
+    cli = build([*files, *length, *without, "--compilation.after", "0", *options])
     cli.trainer.callbacks.insert(-1, callback)  # type: ignore[attr-defined]
     cli.trainer.fit(cli.model, cli.datamodule)
 

@@ -15,7 +15,8 @@ from tensordict import TensorDict
 
 from lit_mbrl.envs import Resumable, make_gym_env
 from lit_mbrl.errors import require
-from lit_mbrl.held_out import collect
+from lit_mbrl.held_out import collect, own_randomness
+from lit_mbrl.planning import Planner, lookahead
 from lit_mbrl.value_bias import value_bias
 
 from .trainer import data_of, env_steps, log, phase
@@ -52,6 +53,7 @@ class Evaluation(Callback):
         value_bias: Log the bias of the critics' values too, see `lit_mbrl.value_bias`, from 1,000
             more steps of the behaviour policy in each copy; it is not logged where every state is
             too near to a time limit.
+        planner: Evaluate with this on top of the policy, see `lit_mbrl.planning.lookahead`.
     """
 
     def __init__(
@@ -61,12 +63,13 @@ class Evaluation(Callback):
         seed: int = 0,
         time_limit: float = 3600.0,
         value_bias: bool = False,
+        planner: Planner | None = None,
     ):
         require(every >= 1, "evaluation.every", every, "an integer of at least 1")
         require(episodes >= 1, "evaluation.episodes", episodes, "an integer of at least 1")
         require(time_limit > 0, "evaluation.time_limit", time_limit, "a number of seconds > 0")
         self.every, self.episodes, self.seed = every, episodes, seed
-        self.time_limit, self.value_bias = time_limit, value_bias
+        self.time_limit, self.value_bias, self.planner = time_limit, value_bias, planner
         self.history: list[Evaluated] = []
         self._envs: list[Env[Any, Any]] = []
         self._started = 0.0
@@ -119,6 +122,7 @@ class Evaluation(Callback):
                     "eval/return_mean": evaluated.return_mean,
                     "eval/return_std": evaluated.return_std,
                     "eval/episode_length": evaluated.episode_length,
+                    "time/wall_seconds": evaluated.wall_seconds,
                 },
             )
             spec = self._envs[0].spec
@@ -180,7 +184,7 @@ class Evaluation(Callback):
     def run_episodes(self, agent: Any) -> tuple[np.ndarray, np.ndarray]:
         """Returns and lengths [episodes] of one deterministic episode in each copy."""
         envs = self._envs
-        return run_episodes(agent, envs, self.seed, given_up=lambda: envs is not self._envs)
+        return run_episodes(agent, envs, self.seed, self.planner, lambda: envs is not self._envs)
 
 
 @torch.no_grad()
@@ -188,6 +192,7 @@ def run_episodes(
     agent: Any,
     envs: Sequence[Env[Any, Any]],
     seed: int,
+    planner: Planner | None = None,
     given_up: Callable[[], bool] = lambda: False,
 ) -> tuple[np.ndarray, np.ndarray]:
     """One deterministic episode in each of some copies of a task, side by side.
@@ -195,7 +200,9 @@ def run_episodes(
     Args:
         agent: The algorithm whose policy acts.
         envs: The copies, with actions in [-1, 1].
-        seed: Of the initial states: each copy has one of its own, the same for the same seed.
+        seed: Of the initial states, of which each copy has one of its own, and of the candidates of
+            policies that plan.
+        planner: What acts on top of the policy, see `lit_mbrl.planning.lookahead`, if given.
         given_up: Asked before each step; the episodes end there once it is true.
 
     Returns:
@@ -207,10 +214,19 @@ def run_episodes(
     starts = [env.reset(seed=int(start))[0] for env, start in zip(envs, seeds, strict=True)]
     observations = np.stack(starts).astype(np.float32)
     running = np.arange(len(envs))
+    if planner is None:
+        behaviour = agent.behaviour(len(envs), deterministic=True)
+    else:
+        behaviour = lookahead(agent, planner, len(envs))
+    draws = np.random.default_rng([seed, 3])
+    begins = torch.ones(len(envs), dtype=torch.bool, device=agent.device)
     while running.size and not given_up():
         # A copy of torch's: products of two rows depend on alignment in the last bit.
         batch = torch.tensor(observations[running], device=agent.device)
-        actions = agent.act(batch, deterministic=True).cpu().numpy()
+        copies = torch.tensor(running, device=agent.device)
+        with own_randomness(int(draws.integers(2**32)), agent.device):
+            actions = behaviour(batch, copies, begins[: running.size]).cpu().numpy()
+        begins[:] = False
         ended = np.zeros(running.size, dtype=bool)
         for i, (episode, action) in enumerate(zip(running, actions, strict=True)):
             step = envs[int(episode)].step(action)

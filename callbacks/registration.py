@@ -29,7 +29,8 @@ class Registration(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Register it and say where it is; what fails here does not fail the run."""
         logger: Any = trainer.logger
-        if not self.enabled or not isinstance(logger, RunLogger):
+        # What acts by planning has no policy that could be stored without its model.
+        if not self.enabled or not isinstance(logger, RunLogger) or not hasattr(pl_module, "actor"):
             return
         data, algorithm = data_of(trainer), type(pl_module).__name__
         task = re.sub(r"[^\w-]", "-", data.env_id.rpartition(":")[2])  # what MLflow allows

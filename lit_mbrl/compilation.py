@@ -41,7 +41,7 @@ class Compiler:
     compiled draws the random numbers that it would draw otherwise, and agrees to rounding.
 
     What a function reads besides its inputs must be modules, and numbers that never change. Inputs
-    are tensors, TensorDicts, tuples and modules, of few different shapes, and few different numbers.
+    are tensors, TensorDicts, tuples and modules, of few different shapes, and a few numbers.
 
     Attributes:
         enabled: Whether to compile.

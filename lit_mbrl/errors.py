@@ -1,5 +1,7 @@
 """The ways in which a user's mistake, a task's and a network's are reported."""
 
+from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 
@@ -21,6 +23,34 @@ def require(condition: bool, option: str, given: Any, allowed: str) -> None:
     """
     if not condition:
         raise ConfigurationError(f"{option}: {given!r} was given; allowed: {allowed}")
+
+
+def import_function(option: str, path: str, allowed: str) -> Callable[..., Any]:
+    """Import a function that the user named.
+
+    A module of the user's own is found as Python finds any other: on the path, which contains the
+    working directory when Python is started with `-m`.
+
+    Args:
+        option: As for `require`.
+        path: Dotted path of the function.
+        allowed: As for `require`.
+
+    Raises:
+        ConfigurationError: If nothing can be imported from there, or it cannot be called.
+    """
+    module, _, name = path.rpartition(".")
+    try:
+        function: Callable[..., Any] | None = getattr(import_module(module), name, None)
+    # `import_module` refuses a relative name with a TypeError, an empty one with a ValueError.
+    except (ImportError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigurationError(
+            f"{option}: {path!r} was given ({reason}); allowed: {allowed}"
+        ) from error
+    if not callable(function):
+        raise ConfigurationError(f"{option}: {path!r} was given; allowed: {allowed}")
+    return function
 
 
 class TrainingError(Exception):

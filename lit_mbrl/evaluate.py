@@ -12,6 +12,7 @@ from lit_mbrl.callbacks.evaluation import run_episodes
 from lit_mbrl.envs import Resumable, make_gym_env
 from lit_mbrl.errors import require
 from lit_mbrl.parser import Parser, command
+from lit_mbrl.planning import Planner, require_lookahead
 from lit_mbrl.trained import load
 from lit_mbrl.video import Film
 
@@ -34,6 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     add("--episodes", type=int, default=10, help="how many, side by side")
     add("--seed", type=int | None, help="of the initial states; the run's own by default")
     add("--env_id", type=str | None, help="another task of the same sizes, such as a variant")
+    add("--planner", type=Planner | None, help="such as ARC: look ahead with the run's own model")
     add("--video", type=Path | None, help="an .mp4 for the first episode")
     add("--json", action="store_true", help="print one JSON object, with every episode")
     return command(evaluate, parser, arguments)
@@ -44,6 +46,7 @@ def evaluate(
     episodes: int = 10,
     seed: int | None = None,
     env_id: str | None = None,
+    planner: Planner | None = None,
     video: Path | None = None,
     json: bool = False,
 ) -> None:
@@ -54,6 +57,7 @@ def evaluate(
         episodes: How many, side by side.
         seed: Of the initial states; the run's own if None.
         env_id: Another task with as many observations and actions; the run's own if None.
+        planner: Acts on top of the policy, see `lit_mbrl.planning.lookahead`, if given.
         video: An .mp4 of the first episode.
         json: Print one JSON object instead of lines.
 
@@ -66,6 +70,8 @@ def evaluate(
     usable = video is None or (video.suffix == ".mp4" and video.parent.is_dir())
     require(usable, "video", str(video), "an .mp4 in a folder that is there")
     trained = load(checkpoint)
+    if planner is not None:
+        require_lookahead("planner", trained.agent, planner)
     if env_id is not None:
         trained = trained._replace(env_id=env_id, env_kwargs=None)
     seed = trained.seed if seed is None else seed
@@ -79,7 +85,7 @@ def evaluate(
         filmed = {**(trained.env_kwargs or {}), "render_mode": "rgb_array"}
         envs[0] = Film(Resumable(make_gym_env(trained.env_id, filmed)), video)
     try:
-        returns, lengths = run_episodes(trained.agent, envs, seed)
+        returns, lengths = run_episodes(trained.agent, envs, seed, planner)
     finally:
         for env in envs:
             env.close()

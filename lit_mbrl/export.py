@@ -55,6 +55,8 @@ def export(checkpoint: Path, out: Path) -> None:
     brings = f'.pt2, or .onnx with {missing}, which pip install -e ".[export]" brings'
     require(not missing, "out", str(out), brings)
     trained = load(checkpoint)
+    allowed = f"one of an algorithm with an actor; {type(trained.agent).__name__} acts by planning"
+    require(hasattr(trained.agent, "actor"), "checkpoint", str(checkpoint), allowed)
     policy = Policy(trained.agent, make_gym_env(trained.env_id, trained.env_kwargs))
     try:
         out.write_bytes(as_bytes(policy.program()))

@@ -40,6 +40,7 @@ from lit_mbrl.data import ReplayData
 from lit_mbrl.errors import ConfigurationError, DivergenceError, TrainingError, require
 from lit_mbrl.interruption import Interrupted, Interruption
 from lit_mbrl.parser import BASE, NO_ALGORITHM, Parser
+from lit_mbrl.planning import require_lookahead
 from lit_mbrl.tracking import RunLogger
 
 USAGE = "python -m lit_mbrl.fit --config ALGORITHM.yaml [--config TASK.yaml] [--OPTION VALUE ...]"
@@ -293,6 +294,8 @@ def check(
         evaluation.value_bias,
         f"false for {type(agent).__name__}, which learns no values",
     )
+    if evaluation.planner is not None:
+        require_lookahead("evaluation.planner", agent, evaluation.planner)
     imagines = hasattr(agent, "imagine") and retraining.every > 0
     require(
         imagines or data.imagined_rows == 0,
@@ -311,6 +314,14 @@ def check(
         "retraining.rollouts",
         retraining.rollouts,
         f"0 for {type(agent).__name__}, which keeps no imagined data",
+    )
+    require(
+        agent.learns_from_batches == (data.updates_per_step > 0),
+        "data.updates_per_step",
+        data.updates_per_step,
+        "an integer of at least 1"
+        if agent.learns_from_batches
+        else f"0 for {type(agent).__name__}, which learns nothing between two fits",
     )
     agent.check_batch(data.real_rows, data.imagined_rows)
 
@@ -370,13 +381,13 @@ def main(arguments: list[str] | None = None, restored: int = 0) -> int:
     keep_freed_memory()
     quieten()
     try:
-        cli = build(arguments)
-        cli.checkpoint.restored = restored
-        if cli.complete:
-            print("this run is complete: a larger trainer.max_epochs would take it further")
-            terminate(cli, "FINISHED")
-            return 0
-        with Interruption() as interruption:
+        with Interruption() as interruption:  # before there is a run, which would never end
+            cli = build(arguments)
+            cli.checkpoint.restored = restored
+            if cli.complete:
+                print("this run is complete: a larger trainer.max_epochs would take it further")
+                terminate(cli, "FINISHED")
+                return 0
             cli.checkpoint.interruption = interruption
             cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=cli.ckpt_path)
     except (ArgumentError, ConfigurationError) as error:

@@ -76,13 +76,16 @@ def collect(
     seeds = np.random.SeedSequence([seed, 2]).generate_state(len(envs) + steps)
     starts = [env.reset(seed=int(start))[0] for env, start in zip(envs, seeds[steps:], strict=True)]
     observation = np.stack(starts).astype(np.float32)
+    behaviour, copies = agent.behaviour(len(envs)), torch.arange(len(envs), device=agent.device)
+    begins = torch.ones(len(envs), dtype=torch.bool)
     frames = []
     for step in range(steps):
         if given_up():
             break
         with own_randomness(int(seeds[step]), agent.device):
             # A copy of torch's, as in an evaluation.
-            action = agent.act(torch.tensor(observation, device=agent.device)).cpu()
+            seen = torch.tensor(observation, device=agent.device)
+            action = behaviour(seen, copies, begins.to(agent.device)).cpu()
         following = observation.copy()
         reward = np.zeros(len(envs), dtype=np.float32)
         terminated = np.zeros(len(envs), dtype=bool)
@@ -90,9 +93,9 @@ def collect(
         reached = observation.copy()
         for i, env in enumerate(envs):
             reached[i], reward[i], terminated[i], truncated, _ = env.step(action[i].numpy())
-            ended = terminated[i] or truncated
-            following[i] = env.reset()[0] if ended else reached[i]
-            done[i] |= ended
+            begins[i] = bool(terminated[i] or truncated)
+            following[i] = env.reset()[0] if begins[i] else reached[i]
+            done[i] |= bool(begins[i])
         frames.append(
             TensorDict(
                 {

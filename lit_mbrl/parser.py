@@ -34,6 +34,21 @@ class Parser(LightningArgumentParser):
         """The help, with the types by their names."""
         return re.sub(r"<class\s+'([\w.]+)'>", r"\1", super().format_help())
 
+    def instantiate_classes(self, *args: Any, **kwargs: Any) -> Any:
+        """Make what the options describe.
+
+        Raises:
+            ConfigurationError: Also if that is optional, of which jsonargparse would say that it is
+                neither None nor a class that can be made.
+        """
+        try:
+            return super().instantiate_classes(*args, **kwargs)
+        except ValueError as error:
+            found = re.search(r"- (\S+: .* was given.*; allowed: .*)", str(error))
+            if isinstance(error, ConfigurationError) or found is None:
+                raise
+            raise ConfigurationError(found[1]) from error
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise jsonargparse's error in our words."""
         super().error(readable(message, [action.dest for action in self._actions]), ex)
@@ -54,7 +69,7 @@ def command(
         which one line tells.
     """
     try:
-        function(**parser.parse_args(arguments).as_dict())
+        function(**parser.instantiate_classes(parser.parse_args(arguments)).as_dict())
     except (ArgumentError, ConfigurationError) as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         return 2
@@ -108,6 +123,8 @@ def readable(message: str, options: list[str]) -> str:
     union = r"Does not validate against any of the Union subtypes Subtypes: \[(.*?)\] Errors: "
     text = re.sub(union + r".*?(Problem with .*?)( - .*)? Given value type: .*", r"\2", text)
     text = re.sub(union + r".* Given value: (.*)", r"'\2' was given; allowed: \1", text)
+    choice = r"Expected a typing\.Literal\[(.*?)\]\. Got value: (.*)"
+    text = re.sub(choice, r"'\2' was given; allowed: \1", text)
     text = re.sub(r"Expected an? (\S+)\. Got value: (.*)", r"'\2' was given; allowed: \1", text)
     text = re.sub(r'Parser key "(\S+)": Problem with given class_path \S+ (?=\S+: )', r"\1.", text)
     allowed = "the dotted path of a class, such as lit_mbrl.algorithms.MPPVE"

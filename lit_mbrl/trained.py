@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from lit_mbrl.algorithms import Agent
 from lit_mbrl.checkpoints import is_sound, read
 from lit_mbrl.errors import ConfigurationError, require
+from lit_mbrl.planning import Planner
 
 
 class Trained(NamedTuple):
@@ -52,11 +53,12 @@ def load(path: Path) -> Trained:
         weights = saved["state_dict"]
     except (OSError, RuntimeError, TypeError, KeyError, EOFError, pickle.UnpicklingError) as error:
         raise ConfigurationError(f"checkpoint: {str(path)!r} was given; allowed: {ours}") from error
-    algorithm = _algorithm(path, class_path)
+    algorithm = _subclass(path, class_path, Agent)
     try:
         # The command line gives every algorithm what some need of the task.
         taken = inspect.signature(algorithm).parameters
-        agent = algorithm(**{name: options[name] for name in taken if name in options})
+        given = {name: _made(path, options[name]) for name in taken if name in options}
+        agent = algorithm(**given)
         agent.load_state_dict(weights)
     except (TypeError, RuntimeError) as error:
         reason = " ".join(str(error).split())
@@ -67,14 +69,21 @@ def load(path: Path) -> Trained:
     return Trained(agent.eval(), *found)
 
 
-def _algorithm(path: Path, class_path: str) -> type[Agent]:
+def _made(path: Path, option: Any) -> Any:
+    """An option of an algorithm: a planner, if it is the description of one."""
+    if isinstance(option, dict) and "class_path" in option:
+        return _subclass(path, option["class_path"], Planner)(**option.get("init_args", {}))
+    return option
+
+
+def _subclass(path: Path, class_path: str, base: type) -> Any:
     """The class; whatever else a checkpoint may name is not called."""
     module, _, name = class_path.rpartition(".")
     try:
         found = getattr(import_module(module), name, None)
     except (ImportError, ValueError):
         found = None
-    if isinstance(found, type) and issubclass(found, Agent):
+    if isinstance(found, type) and issubclass(found, base):
         return found
     raise ConfigurationError(
         f"checkpoint: {str(path)!r} was given, of {class_path}; allowed: a checkpoint of an "

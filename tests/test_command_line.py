@@ -208,6 +208,7 @@ REFUSED = {
             ("model.plan_length", "-2"),
             ("model.critics", "0"),
             ("data.batch_size", "0"),
+            ("data.updates_per_step", "0"),
             ("rollout_length.start", "-1"),
             ("rollout_length.end", "0"),
             ("retraining.rollouts", "0"),
@@ -219,7 +220,6 @@ REFUSED = {
     **{
         f"{option} {given}": ([*MPPVE, f"--{option}", given], (f"{option}: {given}", ">= "))
         for option, given in [
-            ("data.updates_per_step", "0"),
             ("data.steps_per_epoch", "-1"),
             ("rollout_length.start_step", "-1"),
             ("retraining.every", "-5"),

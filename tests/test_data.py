@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.spaces import Box
-from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning import Trainer
 
+from lit_mbrl.algorithms import Agent
 from lit_mbrl.data import ReplayData
 from lit_mbrl.errors import ConfigurationError
 
@@ -40,12 +41,12 @@ gymnasium.register("Walled-v0", Clock, kwargs={"wall": 7}, max_episode_steps=100
 gymnasium.register("Timed-v0", Clock, kwargs={"wall": 1000}, max_episode_steps=7)
 
 
-class Still(LightningModule):
+class Still(Agent):
     """An agent with plans of three steps that does nothing."""
 
     plan_length = 3
 
-    def act(self, observation: torch.Tensor) -> torch.Tensor:
+    def act(self, observation: torch.Tensor, deterministic: bool = False) -> torch.Tensor:
         return torch.zeros(*observation.shape[:-1], 1)
 
 

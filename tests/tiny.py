@@ -45,6 +45,18 @@ TINY_MODEL: dict[str, Any] = {
     "retraining.rollouts": 200,
     "retraining.retain_steps": 40,
 }
+TINY_PLANNER: dict[str, Any] = {
+    "model.planner": "ICEM",
+    "model.planner.init_args.horizon": 4,
+    "model.planner.init_args.candidates": 10,
+    "model.planner.init_args.elites": 4,
+    "model.planner.init_args.iterations": 2,
+    "model.particles": 2,
+    "model.reward": "null",
+    "data.updates_per_step": 0,
+    "data.real_ratio": 1.0,
+    "retraining.rollouts": 0,
+}
 
 # Logged at every step, and at every evaluation.
 EVERY_STEP = ("critic/loss", "critic/value", "actor/loss", "actor/entropy", "temperature")

@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
+from lit_mbrl.behaviour import Behaviour
 from lit_mbrl.compilation import Compiler, Objective
 from lit_mbrl.errors import require
 
@@ -25,11 +27,15 @@ class Agent(LightningModule):
     """
 
     plan_length = 1
+    needs_paths = False  # whether windows have all the states on their way
+    needs_log_prob = False  # whether actions are kept with what `log_prob(s, a)` was then
+    learns_from_batches = True  # if not, `data.updates_per_step` is 0
 
     def __init__(self) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.compiler = Compiler()
+        self.gradient_norms: dict[str, Tensor] = {}  # of clipped steps, before the clipping
         self._optimizers: dict[str, Optimizer] = {}
 
     @abstractmethod
@@ -39,6 +45,15 @@ class Agent(LightningModule):
     @abstractmethod
     def act(self, observation: Tensor, deterministic: bool = False) -> Tensor:
         """Actions [B, A] in [-1, 1] for observations [B, S]: to collect, or to evaluate."""
+
+    def behaviour(self, copies: int, deterministic: bool = False) -> Behaviour:
+        """The policy as it acts in copies of a task; it may remember something of each.
+
+        Args:
+            copies: How many.
+            deterministic: To evaluate, and not to collect.
+        """
+        return Behaviour(partial(self.act, deterministic=deterministic))
 
     def check_batch(self, real_rows: int, imagined_rows: int) -> None:
         """Raise a `ConfigurationError` if batches made up like this cannot be learned from."""
@@ -73,12 +88,12 @@ class Agent(LightningModule):
         """
         optimizer = self.optimizer(name)
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        name = f"the {name}'s update"
-        outputs, found = self.compiler.gradient(name, objective, parameters, *inputs)
+        update = f"the {name}'s update"
+        outputs, found = self.compiler.gradient(update, objective, parameters, *inputs)
         for parameter, part in zip(parameters, found, strict=True):
             parameter.grad = part
         if max_norm is not None:
-            nn.utils.clip_grad_norm_(parameters, max_norm)
+            self.gradient_norms[name] = nn.utils.clip_grad_norm_(parameters, max_norm)
         optimizer.step()
         return outputs
 

@@ -1,5 +1,6 @@
 """The data module: the environment, its collector, the replay buffers, batches."""
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch import Tensor
 from torchrl.collectors import Collector
 from torchrl.envs import EnvBase, GymWrapper
 
+from lit_mbrl.behaviour import Behaviour
 from lit_mbrl.data.replay import EnvironmentReplay, ImaginedReplay
 from lit_mbrl.envs import Resumable, make_gym_env, termination_path
 from lit_mbrl.errors import ConfigurationError, require
@@ -35,10 +37,12 @@ class ReplayData(LightningDataModule):
         termination: Dotted path of its termination function, `never`, or `learned` by the dynamics;
             by default known for the tasks of `lit_mbrl.envs.TASKS` and learned for others.
         batch_size: B, windows of one gradient update.
-        updates_per_step: G, gradient updates of one environment step.
+        updates_per_step: G, gradient updates of one environment step; 0 for algorithms that learn
+            nothing between two fits.
         real_ratio: Share of a batch that comes from D_env.
         warmup_steps: Steps with uniformly random actions before step 0; they are not counted.
         replay_capacity: Transitions that D_env keeps.
+        recent_windows: Draw from the newest so many windows of D_env; from all if None.
         steps_per_epoch: Environment steps of an epoch.
         seed: Of the environment. The command line sets it to `seed_everything`.
     """
@@ -53,12 +57,13 @@ class ReplayData(LightningDataModule):
         real_ratio: float = 0.05,
         warmup_steps: int = 5000,
         replay_capacity: int = 1_000_000,
+        recent_windows: int | None = None,
         steps_per_epoch: int = 1000,
         seed: int = 0,
     ):
         super().__init__()
         require(batch_size >= 1, "data.batch_size", batch_size, "an integer of at least 1")
-        require(updates_per_step >= 1, "data.updates_per_step", updates_per_step, "an integer >= 1")
+        require(updates_per_step >= 0, "data.updates_per_step", updates_per_step, "an integer >= 0")
         require(0 <= real_ratio <= 1, "data.real_ratio", real_ratio, "a number in [0, 1]")
         require(
             warmup_steps >= batch_size,
@@ -72,6 +77,12 @@ class ReplayData(LightningDataModule):
             replay_capacity,
             f"at least data.warmup_steps ({warmup_steps})",
         )
+        require(
+            recent_windows is None or recent_windows >= 1,
+            "data.recent_windows",
+            recent_windows,
+            "an integer of at least 1, or null to draw from all windows",
+        )
         require(steps_per_epoch >= 1, "data.steps_per_epoch", steps_per_epoch, "an integer >= 1")
         # The algorithm records the termination function that was settled on.
         self.save_hyperparameters(ignore=["termination"])
@@ -79,7 +90,7 @@ class ReplayData(LightningDataModule):
         self.batch_size, self.updates_per_step = batch_size, updates_per_step
         self.real_rows = int(real_ratio * batch_size + 1e-9)  # 0.29 of 100 rows are 29
         self.warmup_steps, self.replay_capacity = warmup_steps, replay_capacity
-        self.steps_per_epoch = steps_per_epoch
+        self.recent_windows, self.steps_per_epoch = recent_windows, steps_per_epoch
         env = make_gym_env(env_id, env_kwargs)
         self.observation_size = int(env.observation_space.shape[0])  # type: ignore[index]
         self.action_size = int(env.action_space.shape[0])  # type: ignore[index]
@@ -90,6 +101,9 @@ class ReplayData(LightningDataModule):
         self.last_episode_return: float | None = None
         self._episode_return = 0.0
         self._collector: Collector | None = None
+        self._behaviour: Behaviour
+        self._begins = True  # whether an episode begins with the next step
+        self._log_prob: Callable[[Tensor, Tensor], Tensor] | None = None
         self._simulator: Resumable
         self._restored: dict[str, Any] | None = None
 
@@ -106,11 +120,15 @@ class ReplayData(LightningDataModule):
         assert self.trainer is not None
         agent: Any = self.trainer.lightning_module
         device = agent.device
-        self.replay = EnvironmentReplay(self.replay_capacity, agent.plan_length, device)
+        self.replay = EnvironmentReplay(
+            self.replay_capacity, agent.plan_length, device, agent.needs_paths, self.recent_windows
+        )
+        self._log_prob = agent.log_prob if agent.needs_log_prob else None
         self.imagined = ImaginedReplay(device)
+        self._behaviour = agent.behaviour(copies=1)
         self._collector = Collector(
             self._make_env,
-            TensorDictModule(agent.act, in_keys=["observation"], out_keys=["action"]),
+            TensorDictModule(self._act, in_keys=["observation"], out_keys=["action"]),
             frames_per_batch=1,
             total_frames=-1,
             init_random_frames=0 if self._restored else self.warmup_steps,
@@ -143,6 +161,8 @@ class ReplayData(LightningDataModule):
             "replay": self.replay.snapshot(),
             "imagined": self.imagined.snapshot(),
             "simulator": self._simulator.snapshot(),
+            "behaviour": self._behaviour.snapshot(),
+            "begins": self._begins,
             "episode_return": self._episode_return,
             "last_episode_return": self.last_episode_return,
         }
@@ -173,11 +193,28 @@ class ReplayData(LightningDataModule):
         self._store(next(frames))
         return self.draw()
 
+    def _act(self, observation: Tensor) -> Tensor:
+        """The behaviour policy's action [A] for the observation [S] of the one copy there is."""
+        copies = torch.zeros(1, dtype=torch.long, device=observation.device)
+        begins = torch.tensor([self._begins], device=observation.device)
+        return self._behaviour(observation.unsqueeze(0), copies, begins).squeeze(0)
+
     def _store(self, frame: TensorDict) -> None:
+        if self._log_prob is not None:
+            frame["log_prob"] = self._behaviour_log_prob(frame["observation"], frame["action"])
         self.replay.add(frame)
         self._episode_return += float(frame["next", "reward"])
-        if bool(frame["next", "done"]):
+        self._begins = bool(frame["next", "done"])
+        if self._begins:
             self.last_episode_return, self._episode_return = self._episode_return, 0.0
+
+    @torch.no_grad()
+    def _behaviour_log_prob(self, observation: Tensor, action: Tensor) -> Tensor:
+        """Of an action that was just taken: the policy has not changed since."""
+        assert self._log_prob is not None
+        if self.replay.steps < self.warmup_steps:  # uniform over [-1, 1]^A
+            return torch.full_like(action[:, 0], -math.log(2) * self.action_size)
+        return self._log_prob(observation, action)
 
     def _refill(self, snapshot: dict[str, Any]) -> None:
         self.replay.restore(snapshot["replay"])
@@ -192,6 +229,8 @@ class ReplayData(LightningDataModule):
             self.replay.cut()
         else:
             self._episode_return = snapshot["episode_return"]
+            self._behaviour.restore(snapshot["behaviour"])
+            self._begins = snapshot["begins"]
 
     def _make_env(self) -> EnvBase:
         gym_env = make_gym_env(self.env_id, self.env_kwargs)

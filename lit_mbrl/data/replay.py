@@ -22,12 +22,23 @@ class EnvironmentReplay:
         capacity: Transitions kept; the oldest go first.
         plan_length: k.
         device: Where the transitions are kept.
+        with_path: Whether windows have all the states on their way.
+        recent: Draw from the newest so many windows; from all if None.
     """
 
-    def __init__(self, capacity: int, plan_length: int, device: torch.device | str = "cpu"):
+    def __init__(
+        self,
+        capacity: int,
+        plan_length: int,
+        device: torch.device | str = "cpu",
+        with_path: bool = False,
+        recent: int | None = None,
+    ):
         self.capacity = capacity
         self.plan_length = plan_length
         self.device = device
+        self.with_path = with_path
+        self.recent = recent
         self._buffer = ReplayBuffer(storage=LazyTensorStorage(capacity, device=device))
         self.steps = 0  # transitions ever added: the index of the next one
         self._pending = 0  # the oldest step whose window is not complete
@@ -42,7 +53,8 @@ class EnvironmentReplay:
 
         Args:
             transition: `observation` [1, S], `action` [1, A] and, under `next`, `observation`,
-                `reward` [1, 1], `terminated` [1, 1] and `truncated` [1, 1].
+                `reward` [1, 1], `terminated` [1, 1] and `truncated` [1, 1]; `log_prob` [1], of the
+                action under the policy that took it, in all transitions or in none.
         """
         following = transition["next"]
         row = TensorDict(
@@ -57,6 +69,8 @@ class EnvironmentReplay:
             },
             batch_size=[1],
         )
+        if (log_prob := transition.get("log_prob", None)) is not None:
+            row["log_prob"] = log_prob
         self._buffer.extend(row)
         step, self.steps = self.steps, self.steps + 1
         self._starts.drop_before(self.steps - self.capacity)
@@ -108,11 +122,11 @@ class EnvironmentReplay:
 
     def windows(self, starts: Tensor) -> TensorDict:
         """The windows [N] that begin at `starts` [N]."""
-        return windows_from(self._segments(starts))
+        return windows_from(self._segments(starts), self.with_path)
 
     def sample_windows(self, number: int) -> TensorDict:
-        """`number` windows drawn uniformly with replacement."""
-        return self.windows(self._starts.sample(number))
+        """`number` windows drawn uniformly with replacement, from the recent ones."""
+        return self.windows(self._starts.sample(number, self.recent))
 
     def sample_segments(self, number: int) -> TensorDict:
         """Segments [number, k] of k real steps with no episode's end before the last of them.
@@ -157,8 +171,9 @@ class _Starts:
     def values(self) -> Tensor:
         return self._ring[torch.arange(self._first, self._end) % len(self._ring)]
 
-    def sample(self, number: int) -> Tensor:
-        drawn = torch.randint(self._first, self._end, (number,))
+    def sample(self, number: int, newest: int | None = None) -> Tensor:
+        first = self._first if newest is None else max(self._first, self._end - newest)
+        drawn = torch.randint(first, self._end, (number,))
         return self._ring[drawn % len(self._ring)]
 
 

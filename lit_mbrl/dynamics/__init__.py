@@ -2,5 +2,6 @@
 
 from lit_mbrl.dynamics.ensemble import Dynamics
 from lit_mbrl.dynamics.fitting import FitReport, fit
+from lit_mbrl.dynamics.frozen import FrozenNetworks
 
-__all__ = ["Dynamics", "FitReport", "fit"]
+__all__ = ["Dynamics", "FitReport", "FrozenNetworks", "fit"]

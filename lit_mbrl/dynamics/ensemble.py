@@ -200,14 +200,16 @@ class Dynamics(nn.Module):
         inputs = torch.cat([observation, action], -1).expand(len(members), -1, -1)
         mean = self(inputs, members)[0].mean(0)
         next_observation = observation + mean[..., :-1]
-        step = (x.expand(len(members), -1, -1) for x in (observation, action, next_observation))
-        votes = self.ends(*step, members).float()
+        before, taken, after = (
+            x.expand(len(members), -1, -1) for x in (observation, action, next_observation)
+        )
+        votes = self.ends(before, taken, after, members).float()
         return next_observation, mean[..., -1], votes.mean(0) > 0.5
 
     def ends(
         self, observation: Tensor, action: Tensor, following: Tensor, members: Tensor
     ) -> Tensor:
-        """Whether s' [M, B, S] ends the episode [M, B]: as is known, or as `members` [M] predict."""
+        """Whether s' [M, B, S] ends the episode [M, B]: as known, or as `members` [M] predict."""
         if self.termination is not None:
             return self.termination(observation, action, following)
         return self.termination_logit(following, members) > self.termination_weight.log()

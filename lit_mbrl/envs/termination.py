@@ -12,12 +12,11 @@ A comparison with NaN is false, so "not healthy" covers NaN where a healthy rang
 
 import math
 from collections.abc import Callable
-from importlib import import_module
 
 import torch
 from torch import Tensor
 
-from lit_mbrl.errors import ConfigurationError, require
+from lit_mbrl.errors import import_function
 
 Termination = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -85,9 +84,6 @@ def humanoid(observation: Tensor, action: Tensor, next_observation: Tensor) -> T
 def resolve(path: str) -> Termination:
     """Import a termination function.
 
-    A module of the user's own is found as Python finds any other: on the path, which contains the
-    working directory when Python is started with `-m`.
-
     Args:
         path: Dotted path of the function, or the word `never`.
 
@@ -100,15 +96,5 @@ def resolve(path: str) -> Termination:
         f"'{LEARNED}', 'never' or the dotted path of a function, such as "
         f"'{hopper.__module__}.hopper'"
     )
-    module, _, name = path.rpartition(".")
-    try:
-        function: Termination | None = getattr(import_module(module), name, None)
-    # `import_module` refuses a relative name with a TypeError, an empty one with a ValueError.
-    except (ImportError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigurationError(
-            f"data.termination: {path!r} was given ({reason}); allowed: {allowed}"
-        ) from error
-    require(callable(function), "data.termination", path, allowed)
-    assert function is not None
-    return function
+    termination: Termination = import_function("data.termination", path, allowed)
+    return termination

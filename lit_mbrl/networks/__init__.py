@@ -1,8 +1,15 @@
-"""Networks that the algorithms compose: actor, critic ensemble, temperature, batched MLP."""
+"""Networks that the algorithms compose: actors, critics, temperature, batched MLP."""
 
 from lit_mbrl.networks.actor import Actor
 from lit_mbrl.networks.critic import Critic
 from lit_mbrl.networks.mlp import EnsembleMLP
+from lit_mbrl.networks.policy_network import PolicyNetwork
 from lit_mbrl.networks.temperature import Temperature
 
-__all__ = ["Actor", "Critic", "EnsembleMLP", "Temperature"]
+__all__ = [
+    "Actor",
+    "Critic",
+    "EnsembleMLP",
+    "PolicyNetwork",
+    "Temperature",
+]

@@ -1,0 +1,110 @@
+"""Times plans of CEM through an ensemble, beside what the machine could do.
+
+    python benchmarks/planning.py --json new.json
+    python benchmarks/planning.py --horizons 30 --candidates 500 --particles 20 --rows 1024
+
+The sizes of the model are PETS's for HalfCheetah unless they are given, and TS-infinity takes the
+particles through it. Counted are the floating-point operations of a plan's matrix products, by
+torch's flop counter. The ceiling is that of a large float32 product, taken in the same run before
+and after each plan, because a machine may be slower at times; the fraction is the time that the
+counted operations would take at it over the time that they took.
+"""
+
+import argparse
+import json
+import sys
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import torch
+from phases import machine, product_rate, seconds
+from torch.utils.flop_counter import FlopCounterMode
+
+from lit_mbrl.dynamics import Dynamics
+from lit_mbrl.planning import CEM, ImaginedReturn, Problem
+
+LARGE = (1024, 1024)
+
+
+def measure(
+    given: argparse.Namespace, horizon: int, candidates: int, particles: int
+) -> dict[str, Any]:
+    """Plans a second for so many starts at a time, and how near they come to the ceiling."""
+    dynamics = Dynamics(
+        given.observation_size,
+        given.action_size,
+        "never",
+        given.hidden_sizes,
+        [0.0] * (len(given.hidden_sizes) + 1),
+        given.networks,
+        given.elites,
+    ).to(given.device)
+    score = ImaginedReturn(dynamics, "ts_infinity", particles, rows=given.rows)
+    planner = CEM(horizon, candidates, candidates // 10, given.iterations)
+    state = torch.zeros(given.starts, given.observation_size, device=given.device)
+    problem = Problem(score, given.action_size)
+    with FlopCounterMode(display=False) as flops:
+        planner(problem, state)
+    device, kind = state.device, torch.float32
+    before = product_rate(LARGE, LARGE, device, kind)
+    taken = seconds(lambda: planner(problem, state), given.least)
+    ceiling = (before + product_rate(LARGE, LARGE, device, kind)) / 2
+    operations = flops.get_total_flops()
+    return {
+        "horizon": horizon,
+        "candidates": candidates,
+        "particles": particles,
+        "milliseconds": 1e3 * taken,
+        "plans_per_second": given.starts / taken,
+        "gigaflop": operations / 1e9,
+        "ceiling_gigaflops": ceiling / 1e9,
+        "fraction": operations / taken / ceiling,
+    }
+
+
+def main() -> int:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    add = parser.add_argument
+    add("--horizons", type=int, nargs="+", default=[3, 30])
+    add("--candidates", type=int, nargs="+", default=[100, 500])
+    add("--particles", type=int, nargs="+", default=[4, 20], help="multiples of the elites")
+    add("--iterations", type=int, default=5)
+    add("--starts", type=int, default=1, help="states that are planned for at once")
+    add("--observation_size", type=int, default=17)
+    add("--action_size", type=int, default=6)
+    add("--hidden_sizes", type=int, nargs="+", default=[200, 200, 200, 200])
+    add("--networks", type=int, default=5)
+    add("--elites", type=int, default=4)
+    add("--rows", type=int, help="particles imagined at a time")
+    add("--device", default="cpu")
+    add("--least", type=float, default=1.0, help="seconds that a plan is timed for")
+    add("--json", type=Path, help="write what was found there")
+    given = parser.parse_args()
+    about = machine()
+    if given.device != "cpu":
+        about["gpu"] = torch.cuda.get_device_name()
+    print(json.dumps(about, indent=1))
+    print(
+        f"{'H':>4}{'N':>6}{'P':>4}{'ms':>10}{'plans/s':>10}{'GFLOP':>9}{'ceiling':>9}{'reached':>9}"
+    )
+    found = []
+    for sizes in product(given.horizons, given.candidates, given.particles):
+        row = measure(given, *sizes)
+        found.append(row)
+        print(
+            f"{row['horizon']:4}{row['candidates']:6}{row['particles']:4}"
+            f"{row['milliseconds']:10.4g}{row['plans_per_second']:10.3g}{row['gigaflop']:9.3g}"
+            f"{row['ceiling_gigaflops']:9.0f}{row['fraction']:9.0%}",
+            flush=True,
+        )
+    if given.json:
+        settings = {name: value for name, value in vars(given).items() if name != "json"}
+        result = {"machine": about, "settings": settings, "plans": found}
+        given.json.write_text(json.dumps(result, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

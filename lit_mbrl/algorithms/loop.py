@@ -1,0 +1,206 @@
+"""LOOP: learning off-policy with online planning (Sikchi et al., paper 003), with SAC.
+
+The policy that acts, in the task and in evaluations, looks H steps ahead:
+  Eq. 3   score = sum_{t<H} gamma^t r_t + gamma^H V(s_H) in the model       `score`
+  Eq. 8   the plan, by ARC around the actor's plans                         `plan`
+What it looks ahead to is learned by SAC, as if the actor had acted:
+  1. critics, 2. actor, 3. temperature, 4. targets, on real transitions     `training_step`
+and the model by maximum likelihood every so often                          `fit_dynamics`
+
+V(s) = min_i Q_i(s, pi(s)) with the actor's mean action; the paper leaves open how V comes of Q. To
+collect, one of the last candidates is taken, drawn by its weight in Eq. 8, and to evaluate their
+mean, as in the published code. With another planner in ARC's place it is LOOP without ARC, such as
+CEM in conf/loop_cem.yaml.
+
+The published code scores otherwise than Eq. 3 (`published_score`): the sum of the first H - 1
+rewards, undiscounted, and Q_1(s_{H-1}, a_{H-1}). It updates 50 times every 50 steps, here it is at
+every step. It evaluates the actor alone too; `lit_mbrl.export` takes that one along.
+"""
+
+from collections.abc import Sequence
+from copy import deepcopy
+
+import torch
+from tensordict import TensorDict
+from torch import Tensor
+from torch.optim import Optimizer
+
+from lit_mbrl.algorithms.agent import Agent, adam, require_valid
+from lit_mbrl.data import EnvironmentReplay
+from lit_mbrl.dynamics import Dynamics, FitReport, fit
+from lit_mbrl.networks import Actor, Critic, Temperature
+from lit_mbrl.objectives import Plan, soft_actor_loss, soft_critic_loss, soft_target
+from lit_mbrl.planning import (
+    ImaginedReturn,
+    Planner,
+    PlanningBehaviour,
+    Problem,
+    Solution,
+    TerminalValue,
+    policy_plans,
+)
+from lit_mbrl.planning.scoring import Sampling
+
+RECENT = 100
+"""Steps over which the logged divergence is averaged."""
+
+
+class LOOP(Agent):
+    """H-step lookahead with the value function of SAC.
+
+    Args:
+        observation_size: S; set from the task.
+        action_size: A; set from the task.
+        termination: Dotted path of the termination function; set from the task.
+        planner: What looks ahead; ARC in the paper. Its `horizon` is H.
+        sampling: How the plans go through the ensemble, see `lit_mbrl.planning.scoring`.
+        particles: Of each plan.
+        published_score: Score plans as the published code does, and not by Eq. 3.
+        hidden_sizes: Widths of the actor's and the critics' layers.
+        learning_rate: Adam's, for critics, actor and temperature.
+        gamma: Discount of one step.
+        target_rate: tau of the target critics.
+        target_entropy: Entropy that the temperature is learned towards, in nats per step, of
+            actions scaled to [-1, 1]; None keeps the initial temperature. -A in the published code.
+        initial_temperature: First alpha.
+        dynamics_hidden_sizes: Widths of the layers of the ensemble's networks.
+        dynamics_weight_decay: L2 coefficient of each of their layers, the output's last.
+        dynamics_networks: Networks of the ensemble.
+        dynamics_elites: How many of them predict.
+        fit_patience: Epochs of a fit without improvement before it stops.
+    """
+
+    divergence: Tensor
+
+    def __init__(
+        self,
+        observation_size: int,
+        action_size: int,
+        termination: str,
+        planner: Planner,
+        sampling: Sampling = "ts1",
+        particles: int = 4,
+        published_score: bool = False,
+        hidden_sizes: Sequence[int] = (256, 256),
+        learning_rate: float = 1e-3,
+        gamma: float = 0.99,
+        target_rate: float = 0.005,
+        target_entropy: float | None = -1.0,
+        initial_temperature: float = 1.0,
+        dynamics_hidden_sizes: Sequence[int] = (200, 200, 200, 200),
+        dynamics_weight_decay: Sequence[float] = (2.5e-5, 5e-5, 7.5e-5, 7.5e-5, 1e-4),
+        dynamics_networks: int = 7,
+        dynamics_elites: int = 5,
+        fit_patience: int = 5,
+    ):
+        super().__init__()
+        require_valid(hidden_sizes, learning_rate, gamma, target_rate, patience=fit_patience)
+        self.save_hyperparameters()
+        self.learning_rate, self.gamma, self.target_rate = learning_rate, gamma, target_rate
+        self.target_entropy, self.fit_patience = target_entropy, fit_patience
+        self.dynamics = Dynamics(
+            observation_size,
+            action_size,
+            termination,
+            dynamics_hidden_sizes,
+            dynamics_weight_decay,
+            dynamics_networks,
+            dynamics_elites,
+        )
+        self.actor = Actor(observation_size, action_size, hidden_sizes)
+        self.critic = Critic(observation_size, action_size, 1, hidden_sizes, critics=2)
+        self.target_critic = deepcopy(self.critic).requires_grad_(False)
+        self.temperature = Temperature(initial_temperature, learned=target_entropy is not None)
+        self.planner, self.rollout_length = planner, planner.horizon
+        if published_score:
+            discount, terminal = 1.0, TerminalValue(self.first_value, tail=1)
+        else:
+            discount, terminal = gamma, TerminalValue(self.value, tail=0)
+        score = ImaginedReturn(self.dynamics, sampling, particles, discount, terminal=terminal)
+        self.problem = Problem(score, action_size, self.propose)
+        self.register_buffer("divergence", torch.zeros(()))
+        self._newest_divergence = torch.zeros(())
+
+    def named_optimizers(self) -> dict[str, Optimizer]:
+        return {
+            "dynamics": self.dynamics.optimizer(),
+            **adam(
+                self.learning_rate,
+                critic=self.critic,
+                actor=self.actor,
+                temperature=self.temperature,
+            ),
+        }
+
+    def act(self, observation: Tensor, deterministic: bool = False) -> Tensor:
+        solution = self.plan(observation)
+        return (solution.action if deterministic else solution.sample)[:, 0]
+
+    def behaviour(self, copies: int, deterministic: bool = False) -> PlanningBehaviour:
+        return PlanningBehaviour(self.plan, copies, explore=not deterministic)
+
+    @torch.no_grad()
+    def plan(self, observation: Tensor, start: Solution | None = None) -> Solution:
+        """Plans for observations [B, S], from what is left of earlier ones."""
+        solution = self.planner(self.problem, observation, start)
+        distance = (solution.action[:, 0] - self.actor.mode(observation)).norm(dim=-1)
+        self._newest_divergence = distance.mean()  # Figure 4
+        return solution
+
+    def propose(self, observation: Tensor, plans: int, horizon: int) -> Tensor:
+        """The actor's plans [B, N, H, A], the mean action at every state they lead to."""
+        step = self.dynamics.step
+        return policy_plans(self.actor.mode, step, observation, plans, horizon)
+
+    def value(self, observation: Tensor, tail: Tensor) -> Tensor:
+        """V(s) [R] of Eq. 3 for observations [R, S]; the tail is empty."""
+        action = self.actor.mode(observation).unsqueeze(1)
+        return self.critic(observation, action).amin(0)
+
+    def first_value(self, observation: Tensor, tail: Tensor) -> Tensor:
+        """Q_1(s, a) [R] for observations [R, S] and actions [R, 1, A]."""
+        values: Tensor = self.critic(observation, tail)[0]
+        return values
+
+    def fit_dynamics(self, replay: EnvironmentReplay) -> FitReport:
+        """Fit the ensemble to all of D_env."""
+        optimizer = self.optimizer("dynamics")
+        return fit(self.dynamics, optimizer, replay.transitions(), patience=self.fit_patience)
+
+    def training_step(self, batch: TensorDict, batch_idx: int) -> None:
+        for transitions in batch.unbind(0):
+            critic_loss, value = self.step("critic", self.critic_loss, transitions)  # 1.
+            observation = transitions["observation"]
+            actor_loss, log_prob = self.step("actor", self.actor_loss, observation)  # 2.
+            if self.target_entropy is not None:
+                self.step("temperature", self.temperature.loss, log_prob, self.target_entropy)  # 3.
+            self.track(self.target_critic, self.critic, self.target_rate)  # 4.
+        # The last plan was made to take this step.
+        self.divergence.lerp_(self._newest_divergence, 1 / min(self.env_steps, RECENT))
+        self.log_step(
+            critic_loss=critic_loss,
+            critic_value=value,
+            actor_loss=actor_loss,
+            actor_entropy=-log_prob.mean(),
+            actor_divergence=self.divergence,
+            temperature=self.temperature(),
+        )
+
+    def critic_loss(self, transitions: TensorDict) -> tuple[Tensor, Tensor]:
+        """Eq. 5 of SAC on transitions [B], and the critics' mean value."""
+        with torch.no_grad():
+            next_action = self.sample(transitions["next", "observation"])
+        alpha = self.temperature()
+        target = soft_target(transitions, next_action, self.target_critic, alpha, self.gamma)
+        return soft_critic_loss(transitions, self.critic, target)
+
+    def actor_loss(self, observation: Tensor) -> tuple[Tensor, Tensor]:
+        """Eq. 9 of SAC on observations [B, S], and the log-probabilities [B] of the actions."""
+        action = self.sample(observation)
+        loss = soft_actor_loss(observation, action, self.critic, self.temperature())
+        return loss, action.log_prob
+
+    def sample(self, observation: Tensor) -> Plan:
+        """Actions as plans of one step, for observations [B, S]."""
+        action, log_prob = self.actor.sample(observation)
+        return Plan(action.unsqueeze(1), log_prob)

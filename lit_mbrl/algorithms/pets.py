@@ -1,0 +1,117 @@
+"""PETS: probabilistic ensembles with trajectory sampling (arXiv 1805.12114; paper 004).
+
+Algorithm 1, as this collection's roles share it out:
+  l.1     begin with data of random actions                     the data module
+  l.3     fit the ensemble on D                                  `fit_dynamics`, by the callback
+  l.5-8   at each step, CEM over action sequences; a sequence    `plan`
+          is worth its mean return over P particles, each
+          taken through the ensemble by TS1 or TS-infinity
+  l.9-10  take the first action, add to D                        the data module
+
+Departures: the ensemble is fitted as in MBPO, with early stopping, every so many steps and not at
+the end of each episode; the reward is learned with the dynamics unless it is given; nothing that
+comes after a predicted termination counts, of which the paper's tasks have none.
+"""
+
+import math
+from collections.abc import Sequence
+
+from tensordict import TensorDict
+from torch import Tensor
+from torch.optim import Optimizer
+
+from lit_mbrl.algorithms.agent import Agent
+from lit_mbrl.behaviour import Behaviour
+from lit_mbrl.data import EnvironmentReplay
+from lit_mbrl.dynamics import Dynamics, FitReport, fit
+from lit_mbrl.envs import resolve_reward
+from lit_mbrl.errors import require
+from lit_mbrl.planning import ImaginedReturn, Planner, PlanningBehaviour, Problem, Solution
+from lit_mbrl.planning.scoring import Sampling
+
+
+class PETS(Agent):
+    """A learned model and a planner; there is no policy but the plan.
+
+    It acts alike to collect and to be evaluated.
+
+    Args:
+        observation_size: S; set from the task.
+        action_size: A; set from the task.
+        termination: Dotted path of the termination function; set from the task.
+        planner: CEM in the paper.
+        sampling: How particles go through the ensemble, see `Sampling`.
+        particles: P.
+        gamma: Discount of one step; the paper has none.
+        reward: Dotted path of a known reward function, see `lit_mbrl.envs.rewards`; learned if
+            None.
+        dynamics_hidden_sizes: Widths of the layers of the ensemble's networks.
+        dynamics_weight_decay: L2 coefficient of each of their layers, the output's last.
+        dynamics_networks: Networks of the ensemble.
+        dynamics_elites: How many of them predict.
+        fit_patience: Epochs of a fit without improvement before it stops.
+    """
+
+    learns_from_batches = False
+
+    def __init__(
+        self,
+        observation_size: int,
+        action_size: int,
+        termination: str,
+        planner: Planner,
+        sampling: Sampling = "ts_infinity",
+        particles: int = 20,
+        gamma: float = 1.0,
+        reward: str | None = None,
+        dynamics_hidden_sizes: Sequence[int] = (200, 200, 200, 200),
+        dynamics_weight_decay: Sequence[float] = (2.5e-5, 5e-5, 7.5e-5, 7.5e-5, 1e-4),
+        dynamics_networks: int = 5,
+        dynamics_elites: int = 5,
+        fit_patience: int = 5,
+    ):
+        super().__init__()
+        require(0 <= gamma <= 1, "model.gamma", gamma, "a number in [0, 1]")
+        require(fit_patience >= 1, "model.fit_patience", fit_patience, "an integer of at least 1")
+        self.save_hyperparameters()
+        self.planner, self.fit_patience = planner, fit_patience
+        self.rollout_length = planner.horizon
+        self.dynamics = Dynamics(
+            observation_size,
+            action_size,
+            termination,
+            dynamics_hidden_sizes,
+            dynamics_weight_decay,
+            dynamics_networks,
+            dynamics_elites,
+        )
+        known = None if reward is None else resolve_reward(reward)
+        score = ImaginedReturn(self.dynamics, sampling, particles, gamma, known)
+        self.problem = Problem(score, action_size)
+        self._score: Tensor | float = math.nan  # of the newest plans
+
+    def named_optimizers(self) -> dict[str, Optimizer]:
+        return {"dynamics": self.dynamics.optimizer()}
+
+    def fit_dynamics(self, replay: EnvironmentReplay) -> FitReport:  # l.3
+        """Fit the ensemble to all of D."""
+        optimizer = self.optimizer("dynamics")
+        return fit(self.dynamics, optimizer, replay.transitions(), patience=self.fit_patience)
+
+    def plan(self, state: Tensor, start: Solution | None = None) -> Solution:  # l.5-8
+        """Plans for states [B, S]."""
+        solution = self.planner(self.problem, state, start)
+        self._score = solution.score.mean()
+        return solution
+
+    def act(self, observation: Tensor, deterministic: bool = False) -> Tensor:
+        """The first actions [B, A] of plans that start from nothing."""
+        return self.plan(observation).action[:, 0]
+
+    def behaviour(self, copies: int, deterministic: bool = False) -> Behaviour:
+        """Plans that start from what is left of the last ones."""
+        return PlanningBehaviour(self.plan, copies)
+
+    def training_step(self, batch: TensorDict, batch_idx: int) -> None:
+        """Nothing is learned between two fits; the last plan was made to take this step."""
+        self.log_step(plan_score=self._score)

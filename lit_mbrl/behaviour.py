@@ -1,0 +1,37 @@
+"""The policy as it acts in copies of a task, with what it remembers of each."""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+
+class Behaviour:
+    """A policy that acts in copies of a task, and remembers nothing.
+
+    Args:
+        act: Actions [B, A] in [-1, 1] for observations [B, S].
+    """
+
+    def __init__(self, act: Callable[[Tensor], Tensor]):
+        self.act = act
+
+    def __call__(self, observation: Tensor, copies: Tensor, begins: Tensor) -> Tensor:
+        """Act once in some of the copies.
+
+        Args:
+            observation: s [B, S].
+            copies: Which copies they are of [B], each at most once.
+            begins: Whether an episode of theirs begins there [B].
+
+        Returns:
+            Actions [B, A] in [-1, 1].
+        """
+        return self.act(observation)
+
+    def snapshot(self) -> dict[str, Any]:
+        """What it remembers, as tensors."""
+        return {}
+
+    def restore(self, snapshot: dict[str, Any]) -> None:
+        """Remember what `snapshot` returned."""

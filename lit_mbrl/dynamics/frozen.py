@@ -1,0 +1,63 @@
+"""Some networks of the ensemble made ready for many steps without gradients, as planning takes.
+
+Planning spends its time in steps of a few thousand rows, whose many small operations then cost as
+much as their products. Compared with `Dynamics.step_with` the networks' weights are gathered once,
+the input's standardisation is part of the first layer, and the clamped variance is one sigmoid:
+
+    log var = min + softplus(max - softplus(max - l) - min), so that
+    var     = e^min + e^max sigmoid(l - max).
+
+A step of 500 rows through five networks of 2 x 64 takes half the time.
+"""
+
+import torch
+from torch import Tensor
+
+from lit_mbrl.dynamics.ensemble import Dynamics
+from lit_mbrl.networks.mlp import affine
+
+
+class FrozenNetworks:
+    """A copy of some networks of an ensemble as they are now.
+
+    Args:
+        dynamics: The ensemble.
+        members: Indices [M] of the networks.
+    """
+
+    @torch.no_grad()
+    def __init__(self, dynamics: Dynamics, members: Tensor):
+        self.dynamics, self.members = dynamics, members
+        network = dynamics.ensemble
+        self.activation = network.activation
+        self.weights = [weight[members] for weight in network.weights]
+        self.biases = [bias[members] for bias in network.biases]
+        first = self.weights[0] / dynamics.input_std.unsqueeze(-1)
+        self.biases[0] = self.biases[0] - dynamics.input_mean @ first.unsqueeze(1)
+        self.weights[0] = first
+        outputs = len(dynamics.max_log_var)
+        self.biases[-1][..., outputs:] -= dynamics.max_log_var
+        self.min_variance = dynamics.min_log_var.exp()
+        self.max_variance = dynamics.max_log_var.exp()
+
+    @torch.no_grad()
+    def step(self, observation: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """`Dynamics.step_with` the members, to rounding.
+
+        Args:
+            observation: s [M, B, S].
+            action: a [M, B, A] in [-1, 1].
+
+        Returns:
+            Sampled next observation [M, B, S], reward [M, B], and whether the episode ends there
+            [M, B].
+        """
+        x = torch.cat([observation, action], -1)
+        for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
+            x = self.activation(affine(x, weight, bias))
+        mean, excess = affine(x, self.weights[-1], self.biases[-1]).chunk(2, -1)
+        variance = torch.addcmul(self.min_variance, self.max_variance, excess.sigmoid())
+        sample = torch.addcmul(mean, variance.sqrt_(), torch.randn_like(mean))
+        following = observation + sample[..., :-1]
+        terminated = self.dynamics.ends(observation, action, following, self.members)
+        return following, sample[..., -1], terminated

@@ -1,0 +1,82 @@
+"""ARC: actor regularized control (LOOP, paper 003, 5.1).
+
+The best distribution over plans that stays near a prior, max E[L] with KL(p || p_prior) <= eps
+(Eq. 6), is proportional to p_prior exp(L / eta). Its Gaussian approximation is found by iterative
+importance sampling: the first candidates are the prior's, later ones the last Gaussian's (Eq. 7-8).
+The prior is a mixture: beta the actor's plans, the rest the last step's plan with noise.
+
+The published code adds to Eq. 8 that a tenth of the old variance is kept, and draws from Gaussians
+that are cut off at two deviations and at the bounds, as PETS does; so it is here.
+"""
+
+import torch
+from torch import Tensor
+
+from lit_mbrl.errors import require
+from lit_mbrl.planning.planner import (
+    Planner,
+    Problem,
+    Solution,
+    moments,
+    softmax_weights,
+    truncated_normal,
+    weighted_solution,
+)
+
+
+class ARC(Planner):
+    """Actor regularized control, with the published settings.
+
+    Args:
+        horizon: H.
+        candidates: N.
+        iterations: How often Eq. 8 is applied.
+        actor_share: beta, the actor's share of the first candidates, rounded; 1 is for policies
+            learned from fixed data.
+        temperature: eta, in units of the score; the larger, the nearer the plan is to the prior.
+        prior_std: sigma of the noise around the last step's plan; 2 is the actions' whole range.
+        momentum: Share of the old variance that is kept from the second iteration on; 0 is Eq. 8.
+    """
+
+    def __init__(
+        self,
+        horizon: int = 3,
+        candidates: int = 100,
+        iterations: int = 5,
+        actor_share: float = 0.05,
+        temperature: float = 1.0,
+        prior_std: float = 0.5,
+        momentum: float = 0.1,
+    ):
+        super().__init__(horizon, candidates)
+        require(iterations >= 1, "planner.iterations", iterations, "an integer of at least 1")
+        require(0 <= actor_share <= 1, "planner.actor_share", actor_share, "a number in [0, 1]")
+        require(temperature > 0, "planner.temperature", temperature, "a number > 0")
+        require(prior_std > 0, "planner.prior_std", prior_std, "a number > 0")
+        require(0 <= momentum < 1, "planner.momentum", momentum, "a number in [0, 1)")
+        self.iterations, self.temperature, self.momentum = iterations, temperature, momentum
+        self.prior_std = prior_std
+        self.actor_plans = round(actor_share * candidates)
+
+    def __call__(self, problem: Problem, state: Tensor, start: Solution | None = None) -> Solution:
+        candidates = self.prior(problem, state, start)
+        score = problem.score(state, candidates)
+        weight = softmax_weights(score, self.temperature)
+        mean, variance = moments(candidates, weight)  # Eq. 8
+        for _ in range(self.iterations - 1):
+            candidates = truncated_normal(mean, variance.sqrt(), self.candidates)
+            score = problem.score(state, candidates)
+            weight = softmax_weights(score, self.temperature)
+            mean, new_variance = moments(candidates, weight)  # Eq. 8
+            variance = new_variance.lerp(variance, self.momentum)
+        return weighted_solution(mean, candidates, score, weight)
+
+    def prior(self, problem: Problem, state: Tensor, start: Solution | None) -> Tensor:
+        """Plans [B, N, H, A]: beta of the actor, the rest around the plan to start from."""
+        mean = self.mean_of(problem, state, start)
+        std = torch.full_like(mean, self.prior_std)
+        around = truncated_normal(mean, std, self.candidates - self.actor_plans)
+        if not self.actor_plans:
+            return around
+        assert problem.propose is not None
+        return torch.cat([problem.propose(state, self.actor_plans, self.horizon), around], 1)

@@ -1,0 +1,45 @@
+"""What POPLIN-P searches among (arXiv 1906.08649): sequences of policies near one policy."""
+
+from typing import Any
+
+from torch import Tensor
+
+from lit_mbrl.networks import PolicyNetwork
+from lit_mbrl.planning.scoring import ImaginedReturn, Step
+
+
+class PerturbedReturn(ImaginedReturn):
+    """Scores sequences of parameters by the mean return of following their policies.
+
+    Where other plans have an action for each of H steps, these have a change of the policy's
+    parameters, [B, N, H, P]: the action is what the changed policy does in the state it is in. All
+    policies of a step are evaluated together.
+
+    Args:
+        policy: Whose parameters theta are changed.
+        scale: The change is `scale` times what is searched for, which lies in [-1, 1].
+        arguments: As for `ImaginedReturn`.
+    """
+
+    def __init__(self, policy: PolicyNetwork, scale: float, *arguments: Any):
+        super().__init__(*arguments)
+        self.policy, self.scale = policy, scale
+
+    def act(self, observation: Tensor, change: Tensor) -> Tensor:
+        """Actions [C, R, A] in [-1, 1] of the policies changed by [C, P] at [C, R, S]."""
+        theta = self.policy.theta + self.scale * change
+        return self.policy(observation, theta).clamp(-1, 1)
+
+    def _step(self) -> Step:
+        step = super()._step()
+
+        def step_with_policies(
+            observation: Tensor, change: Tensor
+        ) -> tuple[Tensor, Tensor, Tensor]:
+            # The rows are P blocks of C: the particles of a policy share its parameters.
+            policies = change[: len(change) // self.particles]
+            particles = observation.view(self.particles, len(policies), -1).transpose(0, 1)
+            action = self.act(particles, policies).transpose(0, 1)
+            return step(observation, action.reshape(len(observation), -1))
+
+        return step_with_policies

@@ -1,0 +1,161 @@
+"""What a plan is worth: its return in imagination, by trajectory sampling (PETS, 5)."""
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple, get_args
+
+import torch
+from torch import Tensor
+
+from lit_mbrl.dynamics import Dynamics, FrozenNetworks
+from lit_mbrl.envs import Reward
+from lit_mbrl.errors import require
+
+Sampling = Literal["ts1", "ts_infinity", "mean", "elite"]
+"""How particles go through the ensemble.
+
+- `ts1`: each step of each particle is by an elite drawn at random.
+- `ts_infinity`: a particle keeps its elite for the whole horizon; the elites share the particles.
+- `elite`: all particles are of one elite, drawn at random for each call.
+- `mean`: no noise, the mean of the elites' means; all particles would be the same, so there is one.
+"""
+
+Step = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
+
+UNDEFINED = -1e9
+"""The return of a particle whose prediction is infinite or undefined."""
+
+ROWS = {"cpu": 4096, "cuda": 2**18}
+"""Rows imagined at a time: what a processor's cache holds, and what keeps a GPU busy."""
+
+
+class TerminalValue(NamedTuple):
+    """What comes after the steps that are imagined.
+
+    Attributes:
+        value: Values [R] of states [R, S] and of the last actions of their plans, [R, k, A].
+        tail: k: 0 for V(s_H), 1 for Q(s_{H-1}, a_{H-1}), more for the value of a plan.
+    """
+
+    value: Callable[[Tensor, Tensor], Tensor]
+    tail: int
+
+
+class ImaginedReturn:
+    """Scores plans by their mean return over P particles.
+
+    A particle's return is sum_{t < H - k} gamma^t r_t + gamma^{H - k} value, without a terminal
+    value the sum over all H. Nothing counts that comes after a predicted termination. One that is
+    not finite counts as -1e9.
+
+    Args:
+        dynamics: The model.
+        sampling: See `Sampling`.
+        particles: P, a multiple of the elites in `ts_infinity`, 1 in `mean`.
+        gamma: Discount of one step; PETS has none.
+        reward: A known reward in place of the model's.
+        terminal: What comes after the imagined steps.
+        rows: Particles imagined at a time, which bounds the memory; `ROWS` by default.
+    """
+
+    def __init__(
+        self,
+        dynamics: Dynamics,
+        sampling: Sampling = "ts_infinity",
+        particles: int = 20,
+        gamma: float = 1.0,
+        reward: Reward | None = None,
+        terminal: TerminalValue | None = None,
+        rows: int | None = None,
+    ):
+        choices = get_args(Sampling)
+        require(sampling in choices, "model.sampling", sampling, ", ".join(choices))
+        elites = len(dynamics.elites)
+        allowed = {
+            "ts1": (particles >= 1, "an integer of at least 1"),
+            "ts_infinity": (
+                particles >= 1 and particles % elites == 0,
+                f"a multiple of model.dynamics_elites ({elites}) with ts_infinity",
+            ),
+            "elite": (particles >= 1, "an integer of at least 1"),
+            "mean": (particles == 1, "1 with mean"),
+        }[sampling]
+        require(allowed[0], "model.particles", particles, allowed[1])
+        self.dynamics, self.sampling, self.particles = dynamics, sampling, particles
+        self.gamma, self.reward, self.terminal = gamma, reward, terminal
+        self.rows = rows
+
+    def __call__(self, state: Tensor, plans: Tensor) -> Tensor:
+        """Scores [B, N] of plans [B, N, H, A] from states [B, S]."""
+        return self.returns(state, plans).mean(-1)
+
+    @torch.no_grad()
+    def returns(self, state: Tensor, plans: Tensor) -> Tensor:
+        """The particles' returns [B, N, P] of plans [B, N, H, A] from states [B, S]."""
+        step, candidates = self._step(), plans.shape[1]
+        states = state.repeat_interleave(candidates, 0)
+        rows = self.rows or ROWS[state.device.type]
+        size = max(1, rows // self.particles)
+        chunks = zip(states.split(size), plans.flatten(0, 1).split(size), strict=True)
+        found = torch.cat([self._roll(step, *chunk) for chunk in chunks], 1)
+        finite = found.nan_to_num(UNDEFINED, UNDEFINED, UNDEFINED)
+        return finite.T.reshape(len(state), candidates, self.particles)
+
+    def _roll(self, step: Step, state: Tensor, plan: Tensor) -> Tensor:
+        """Returns [P, C] of plans [C, H, A] from states [C, S]."""
+        tail = self.terminal.tail if self.terminal is not None else 0
+        observation = state.repeat(self.particles, 1)  # a particle of each plan after the other
+        actions = plan.transpose(0, 1).repeat(1, self.particles, 1)
+        imagined = len(actions) - tail
+        ended = torch.zeros(len(observation), dtype=torch.bool, device=state.device)
+        total = torch.zeros(len(observation), dtype=state.dtype, device=state.device)
+        for t, action in enumerate(actions[:imagined]):
+            following, reward, terminated = step(observation, action)
+            if self.reward is not None:
+                reward = self.reward(observation, action, following)
+            total.add_(reward.masked_fill(ended, 0.0), alpha=self.gamma**t)
+            ended |= terminated
+            observation = following
+        if self.terminal is not None:
+            value = self.terminal.value(observation, actions[imagined:].transpose(0, 1))
+            total.add_(value.masked_fill(ended, 0.0), alpha=self.gamma**imagined)
+        return total.view(self.particles, -1)
+
+    def _step(self) -> Step:
+        """A step of rows [P C, S], P blocks of C, through the ensemble."""
+        dynamics = self.dynamics
+        if self.sampling == "ts1":
+            return dynamics.step
+        if self.sampling == "mean":
+            return dynamics.expected_step
+        members = dynamics.elites
+        if self.sampling == "elite":
+            members = members[torch.randint(len(members), (1,), device=members.device)]
+        networks = FrozenNetworks(dynamics, members)
+
+        def step(observation: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            parts = (x.view(len(members), -1, x.shape[-1]) for x in (observation, action))
+            following, reward, terminated = networks.step(*parts)
+            return following.flatten(0, 1), reward.flatten(), terminated.flatten()
+
+        return step
+
+
+@torch.no_grad()
+def policy_plans(
+    act: Callable[[Tensor], Tensor], step: Step, state: Tensor, plans: int, horizon: int
+) -> Tensor:
+    """Plans [B, N, H, A] that a policy follows in imagination from states [B, S].
+
+    Args:
+        act: The policy, [R, S] -> [R, A].
+        step: The model's, see `Dynamics.step`.
+        state: s [B, S].
+        plans: N, for each state.
+        horizon: H.
+    """
+    observation = state.repeat_interleave(plans, 0)
+    actions = []
+    for _ in range(horizon):
+        actions.append(act(observation))
+        observation = step(observation, actions[-1])[0]
+    return torch.stack(actions, 1).view(len(state), plans, horizon, -1)
