@@ -1,0 +1,172 @@
+"""MAAC: model-augmented actor-critic (Clavera et al., arXiv 2005.08068; Algorithm 1 in paper 004).
+
+  l.3     take an action with pi, add to D_env              the data module
+  l.4-6   phi up the likelihood of D_env                    `fit_dynamics`, by the callback
+  l.7     trajectories of f^ into D_model                   `imagine`, by the callback
+  l.8     D = D_model and D_env                             the data module: `data.real_ratio`
+  l.10    theta up J_pi on data of D                        `actor_loss`
+  l.11    psi down J_Q on data of D                         `critic_loss`
+
+  J_pi = E[sum_{t<H} gamma^t r(s^_t, a_t) + gamma^H Q(s^_H, a_H)] + beta H(pi)
+
+is differentiated through the policy, the networks of the ensemble and Q; each step of a path is
+one elite's, drawn at random.
+
+What the pseudo-code leaves open, and what is done here:
+  - The entropy is SAC's: each action of the path adds -alpha log pi, discounted as its reward, and
+    Q holds that of the actions after its own. With H = 0 the policy update is SAC's. beta is alpha,
+    which is learned.
+  - Q is the smaller one of two, in J_pi and in the targets, which have their own slow copies.
+  - J_Q is Algorithm 1's, with one step; the arXiv paper expands its targets as STEVE does.
+  - As in MBPO the model is fitted at intervals, and its trajectories branch off real states.
+  - A predicted termination ends the sum of a path, and nothing is bootstrapped behind it.
+  - The gradient's norm grows with H (docs/value_gradients.md); it is logged, and clipped.
+"""
+
+from collections.abc import Sequence
+from copy import deepcopy
+
+import torch
+from tensordict import TensorDict
+from torch import Tensor
+from torch.optim import Optimizer
+
+from lit_mbrl.algorithms.agent import Agent, adam, require_valid
+from lit_mbrl.data import EnvironmentReplay
+from lit_mbrl.dynamics import Dynamics, FitReport, fit
+from lit_mbrl.errors import require
+from lit_mbrl.imagination import branched_rollouts
+from lit_mbrl.networks import Actor, Critic, Temperature
+from lit_mbrl.objectives import (
+    Plan,
+    plan_value_target,
+    soft_critic_loss,
+    soft_target,
+    unroll,
+)
+
+
+class MAAC(Agent):
+    """Model-augmented actor-critic: a policy gradient through H steps of the model.
+
+    Args:
+        observation_size: S; set from the task.
+        action_size: A; set from the task.
+        termination: Dotted path of the termination function; set from the task.
+        horizon: H, steps of the model in the policy's objective.
+        hidden_sizes: Widths of the actor's and the critics' layers.
+        learning_rate: Adam's, for critics, actor and temperature.
+        gamma: Discount of one step.
+        target_rate: tau of the target critics.
+        target_entropy: Entropy that the temperature is learned towards, in nats per step, of
+            actions scaled to [-1, 1]; None keeps the initial temperature.
+        initial_temperature: First alpha.
+        actor_max_norm: Norm at which the actor's gradient is clipped.
+        dynamics_hidden_sizes: Widths of the layers of the ensemble's networks.
+        dynamics_weight_decay: L2 coefficient of each of their layers, the output's last.
+        dynamics_networks: Networks of the ensemble.
+        dynamics_elites: How many of them predict.
+        fit_patience: Epochs of a fit without improvement before it stops.
+    """
+
+    def __init__(
+        self,
+        observation_size: int,
+        action_size: int,
+        termination: str,
+        horizon: int = 3,
+        hidden_sizes: Sequence[int] = (256, 256),
+        learning_rate: float = 3e-4,
+        gamma: float = 0.99,
+        target_rate: float = 0.005,
+        target_entropy: float | None = -1.0,
+        initial_temperature: float = 1.0,
+        actor_max_norm: float = 10.0,
+        dynamics_hidden_sizes: Sequence[int] = (200, 200, 200, 200),
+        dynamics_weight_decay: Sequence[float] = (2.5e-5, 5e-5, 7.5e-5, 7.5e-5, 1e-4),
+        dynamics_networks: int = 7,
+        dynamics_elites: int = 5,
+        fit_patience: int = 5,
+    ):
+        super().__init__()
+        require(horizon >= 0, "model.horizon", horizon, "an integer >= 0; 0 is SAC's improvement")
+        require_valid(hidden_sizes, learning_rate, gamma, target_rate, actor_max_norm, fit_patience)
+        self.save_hyperparameters()
+        self.horizon, self.learning_rate = horizon, learning_rate
+        self.gamma, self.target_rate = gamma, target_rate
+        self.target_entropy, self.actor_max_norm = target_entropy, actor_max_norm
+        self.fit_patience = fit_patience
+        self.rollout_length = 1
+        self.dynamics = Dynamics(
+            observation_size,
+            action_size,
+            termination,
+            dynamics_hidden_sizes,
+            dynamics_weight_decay,
+            dynamics_networks,
+            dynamics_elites,
+        )
+        self.actor = Actor(observation_size, action_size, hidden_sizes)
+        self.critic = Critic(observation_size, action_size, 1, hidden_sizes, critics=2)
+        self.target_critic = deepcopy(self.critic).requires_grad_(False)
+        self.temperature = Temperature(initial_temperature, learned=target_entropy is not None)
+
+    def named_optimizers(self) -> dict[str, Optimizer]:
+        return {
+            "dynamics": self.dynamics.optimizer(),
+            **adam(
+                self.learning_rate,
+                critic=self.critic,
+                actor=self.actor,
+                temperature=self.temperature,
+            ),
+        }
+
+    def act(self, observation: Tensor, deterministic: bool = False) -> Tensor:
+        return self.actor.mode(observation) if deterministic else self.actor.sample(observation)[0]
+
+    def fit_dynamics(self, replay: EnvironmentReplay) -> FitReport:  # l.4-6
+        """Fit the ensemble to all of D_env."""
+        optimizer = self.optimizer("dynamics")
+        return fit(self.dynamics, optimizer, replay.transitions(), patience=self.fit_patience)
+
+    def imagine(self, replay: EnvironmentReplay, rollouts: int) -> TensorDict:  # l.7
+        """Windows [M] imagined from `rollouts` real states."""
+        segments = replay.sample_segments(rollouts)
+        return branched_rollouts(segments, self.rollout_length, self.act, self.dynamics.step)
+
+    def training_step(self, batch: TensorDict, batch_idx: int) -> None:
+        for transitions in batch.unbind(0):
+            actor_loss, log_prob = self.step(
+                "actor", self.actor_loss, transitions["observation"], max_norm=self.actor_max_norm
+            )  # l.10
+            if self.target_entropy is not None:
+                self.step("temperature", self.temperature.loss, log_prob, self.target_entropy)
+            critic_loss, value = self.step("critic", self.critic_loss, transitions)  # l.11
+            self.track(self.target_critic, self.critic, self.target_rate)
+        self.log_step(
+            critic_loss=critic_loss,
+            critic_value=value,
+            actor_loss=actor_loss,
+            actor_entropy=-log_prob.mean(),
+            actor_gradient_norm=self.gradient_norms["actor"],
+            temperature=self.temperature(),
+        )
+
+    def actor_loss(self, observation: Tensor) -> tuple[Tensor, Tensor]:
+        """Minus J_pi at observations [B, S], and the log-probabilities [B] of the first actions."""
+        alpha = self.temperature()
+        path = unroll(observation, self.horizon, self.actor.sample, self.dynamics.step)
+        entropy = -alpha * path.log_prob
+        reward = path.reward + entropy[:, :-1] * ~path.ended[:, :-1]
+        end_value = self.critic(path.observation[:, -1], path.action[:, -1:]).amin(0)
+        value = plan_value_target(reward, path.ended[:, -1], end_value + entropy[:, -1], self.gamma)
+        return -value.mean(), path.log_prob[:, 0]
+
+    def critic_loss(self, transitions: TensorDict) -> tuple[Tensor, Tensor]:
+        """J_Q on transitions [B], real and imagined, and the critics' mean value."""
+        with torch.no_grad():
+            action, log_prob = self.actor.sample(transitions["next", "observation"])
+        next_plan, alpha = Plan(action.unsqueeze(1), log_prob), self.temperature()
+        target = soft_target(transitions, next_plan, self.target_critic, alpha, self.gamma)
+        return soft_critic_loss(transitions, self.critic, target)

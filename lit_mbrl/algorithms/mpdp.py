@@ -1,0 +1,203 @@
+"""MPDP: model-based planning distilled to policy (Li et al., paper 001, Algorithms 1 and 2).
+
+Algorithm 2:
+  l.3     take an action with pi_0, add to D                 the data module
+  l.4     train p_1..p_K on D                                `fit_dynamics`, by the callback
+  l.5     a batch of D                                       the data module: real rows alone
+  l.6     Q as in SAC, of pi_0                               `critic_loss`
+  l.7     pi_0..pi_{H_max-1} by Algorithm 1                  `actor_loss`
+
+pi_h acts at the h-th step of a plan. They are learned together, by the gradient of Eq. 9 along the
+plan, and pi_0 alone acts: it is `actor`, the others are `later_actors`.
+
+What the paper leaves open, or writes in two ways, and what is done here:
+  - The last value is discounted by gamma^H, as in the proof of Theorem 1 and in Algorithm 1, l.7.
+    Without it, as Eq. 6 and 9 are written, J^H(pi_old) is not V of pi_old, and the proofs fail.
+  - Algorithm 1 read by the letter drops the reward of the step at which a plan stops (l.8 comes
+    before l.10), and leaves a plan of H_max steps without a value at its end. Eq. 6 has both.
+  - A plan ends in Q(s, a) of its last action, which is r + gamma V(s') by Eq. 2. So there is no V
+    to learn, H = 1 is SAC's improvement (Eq. 4), as the paper says, and the step for which the
+    model is not to be trusted is not taken. Its u is not charged, as in Algorithm 1. Where s' is
+    terminal, r + 0 would have no gradient that leads away; Q has one.
+  - p_-i in Eq. 8 is the Gaussian with the moments of the other networks' mixture, over all K
+    networks and the next state (`one_vs_rest`). The divergence to the mixture has no closed form.
+  - The threshold u_T = -5 cannot be one for Eq. 8, which is never negative: every plan would stop
+    at once, and Figure 2 has them grow from 2 to 12 steps. u here is the logarithm of Eq. 8's mean
+    over networks and dimensions. It may be negative, means the same in tasks of any size, and its
+    differences are of the size of rewards, as beta's 0.2 to 0.7 ask for; Eq. 8's sum is 20 to 50 on
+    Hopper-v5. A plan stops where u >= u_T, since the text stops it where the error is large.
+  - The number -5 belongs to the authors' ensemble. In this one the networks are as far apart as
+    their deviations: 90% of u lie from -1.4 to -0.4 on Hopper-v5 after 12,000 steps and from -2.5
+    to 0.8 on InvertedPendulum-v5, and -5 would stop every plan at once. The default is -0.5.
+  - Two critics and their minimum, with slow targets. alpha is fixed.
+  - The gradient's norm is logged and clipped.
+"""
+
+from collections.abc import Sequence
+from copy import deepcopy
+
+import torch
+from tensordict import TensorDict
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from lit_mbrl.algorithms.agent import Agent, adam, require_valid
+from lit_mbrl.data import EnvironmentReplay
+from lit_mbrl.dynamics import Dynamics, FitReport, fit
+from lit_mbrl.errors import require
+from lit_mbrl.networks import Actor, Critic, Temperature
+from lit_mbrl.objectives import Plan, one_vs_rest, soft_critic_loss, soft_target
+
+
+class MPDP(Agent):
+    """Model-based planning distilled to policy.
+
+    Args:
+        observation_size: S; set from the task.
+        action_size: A; set from the task.
+        termination: Dotted path of the termination function; set from the task.
+        max_horizon: H_max, most steps of a plan.
+        threshold: u_T, the model error u at which a plan stops, a logarithm of nats.
+        beta: Weight of the model error in the objective.
+        alpha: Weight of the entropy, of actions scaled to [-1, 1].
+        hidden_sizes: Widths of the actors' and the critics' layers.
+        learning_rate: Adam's, for critics and actors.
+        gamma: Discount of one step.
+        target_rate: tau of the target critics.
+        actor_max_norm: Norm at which the actors' gradient, of all together, is clipped.
+        dynamics_hidden_sizes: Widths of the layers of the ensemble's networks.
+        dynamics_weight_decay: L2 coefficient of each of their layers, the output's last.
+        dynamics_networks: K, networks of the ensemble.
+        dynamics_elites: How many of them predict.
+        fit_patience: Epochs of a fit without improvement before it stops.
+    """
+
+    def __init__(
+        self,
+        observation_size: int,
+        action_size: int,
+        termination: str,
+        max_horizon: int = 25,
+        threshold: float = -0.5,
+        beta: float = 0.5,
+        alpha: float = 0.2,
+        hidden_sizes: Sequence[int] = (256, 256),
+        learning_rate: float = 3e-4,
+        gamma: float = 0.99,
+        target_rate: float = 0.005,
+        actor_max_norm: float = 10.0,
+        dynamics_hidden_sizes: Sequence[int] = (200, 200, 200, 200),
+        dynamics_weight_decay: Sequence[float] = (2.5e-5, 5e-5, 7.5e-5, 7.5e-5, 1e-4),
+        dynamics_networks: int = 7,
+        dynamics_elites: int = 5,
+        fit_patience: int = 5,
+    ):
+        super().__init__()
+        require(max_horizon >= 1, "model.max_horizon", max_horizon, "an integer of at least 1")
+        require(beta >= 0, "model.beta", beta, "a number >= 0")
+        require(alpha >= 0, "model.alpha", alpha, "a number >= 0")
+        networks = dynamics_networks
+        require(networks >= 2, "model.dynamics_networks", networks, "an integer of at least 2")
+        require_valid(hidden_sizes, learning_rate, gamma, target_rate, actor_max_norm, fit_patience)
+        self.save_hyperparameters()
+        self.max_horizon, self.threshold, self.beta = max_horizon, threshold, beta
+        self.learning_rate, self.gamma, self.target_rate = learning_rate, gamma, target_rate
+        self.actor_max_norm, self.fit_patience = actor_max_norm, fit_patience
+        self.dynamics = Dynamics(
+            observation_size,
+            action_size,
+            termination,
+            dynamics_hidden_sizes,
+            dynamics_weight_decay,
+            dynamics_networks,
+            dynamics_elites,
+        )
+        self.actor = Actor(observation_size, action_size, hidden_sizes)
+        self.later_actors = nn.ModuleList(
+            Actor(observation_size, action_size, hidden_sizes) for _ in range(max_horizon - 1)
+        )
+        self.critic = Critic(observation_size, action_size, 1, hidden_sizes, critics=2)
+        self.target_critic = deepcopy(self.critic).requires_grad_(False)
+        self.temperature = Temperature(alpha, learned=False)
+
+    def named_optimizers(self) -> dict[str, Optimizer]:
+        actors = nn.ModuleList([self.actor, *self.later_actors])
+        return {
+            "dynamics": self.dynamics.optimizer(),
+            **adam(self.learning_rate, critic=self.critic, actor=actors),
+        }
+
+    def act(self, observation: Tensor, deterministic: bool = False) -> Tensor:
+        return self.actor.mode(observation) if deterministic else self.actor.sample(observation)[0]
+
+    def fit_dynamics(self, replay: EnvironmentReplay) -> FitReport:  # Alg. 2, l.4
+        """Fit the ensemble to all of D."""
+        optimizer = self.optimizer("dynamics")
+        return fit(self.dynamics, optimizer, replay.transitions(), patience=self.fit_patience)
+
+    def training_step(self, batch: TensorDict, batch_idx: int) -> None:
+        for transitions in batch.unbind(0):  # Alg. 2, l.5
+            critic_loss, value = self.step("critic", self.critic_loss, transitions)  # l.6
+            self.track(self.target_critic, self.critic, self.target_rate)
+            actor_loss, log_prob, length, error = self.step(
+                "actor", self.actor_loss, transitions["observation"], max_norm=self.actor_max_norm
+            )  # l.7
+        self.log_step(
+            critic_loss=critic_loss,
+            critic_value=value,
+            actor_loss=actor_loss,
+            actor_entropy=-log_prob.mean(),
+            actor_gradient_norm=self.gradient_norms["actor"],
+            rollout_adaptive_length=length,
+            rollout_model_error=error,
+        )
+
+    def critic_loss(self, transitions: TensorDict) -> tuple[Tensor, Tensor]:
+        """Eq. 2-3 on real transitions [B], by SAC's error, and the critics' mean value."""
+        with torch.no_grad():
+            action, log_prob = self.actor.sample(transitions["next", "observation"])
+        next_plan, alpha = Plan(action.unsqueeze(1), log_prob), self.temperature()
+        target = soft_target(transitions, next_plan, self.target_critic, alpha, self.gamma)
+        return soft_critic_loss(transitions, self.critic, target)
+
+    def actor_loss(self, observation: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Algorithm 1 at observations [B, S].
+
+        Returns:
+            Minus the mean of J; the log-probabilities [B] of pi_0's actions; the mean length of the
+            plans; the mean of u over all steps that it was asked for.
+        """
+        alpha, state = self.temperature(), observation
+        objective = torch.zeros((), device=state.device)
+        errors, steps, first_log_prob = [], 0, torch.empty(0)
+        for t, actor in enumerate([self.actor, *self.later_actors]):  # l.3
+            action, log_prob = actor.sample(state)  # l.4
+            steps += len(state)
+            if t == 0:
+                first_log_prob = log_prob
+            stops = torch.ones_like(log_prob, dtype=torch.bool)
+            entropy = -alpha * log_prob
+            if t + 1 < self.max_horizon:
+                following, reward, terminated = self.dynamics.step(state, action)  # l.5
+                error = self.model_error(state, action)
+                errors.append(error.detach())
+                stops = (error >= self.threshold) | terminated  # l.6
+                gain = reward + entropy - self.beta * error  # l.10, Eq. 10
+                objective = objective + self.gamma**t * gain[~stops].sum()
+            last, last_action = state[stops], action[stops].unsqueeze(1)
+            value = self.critic(last, last_action).amin(0) + entropy[stops]
+            objective = objective + self.gamma**t * value.sum()  # l.7
+            if stops.all():
+                break
+            state = following[~stops]
+        rows = len(observation)
+        error = torch.cat(errors).mean() if errors else torch.zeros_like(objective)
+        return -objective / rows, first_log_prob, torch.tensor(steps / rows), error
+
+    def model_error(self, observation: Tensor, action: Tensor) -> Tensor:
+        """u(s, a) [B] for s [B, S] and a [B, A]: see above."""
+        networks = self.dynamics.ensemble.networks
+        inputs = torch.cat([observation, action], -1).expand(networks, -1, -1)
+        mean, log_var = (part[..., :-1] for part in self.dynamics(inputs))
+        divergence = one_vs_rest(mean, log_var) / (networks * mean.shape[-1])
+        return divergence.clamp(min=1e-6).log()

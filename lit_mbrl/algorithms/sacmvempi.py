@@ -1,0 +1,153 @@
+"""SAC-MVE (MPI): value expansion with mixed policy improvement (paper 000, Algorithm 4).
+
+The lines of Algorithm 4, which is Algorithm 3 (SAC-MVE, see `SACMVE`) but for l.9:
+  l.1   explore for U steps                                  the data module's warm-up
+  l.3   train p_theta on D_env, Eq. 10                       `fit_dynamics`, by the callback
+  l.5   take an action with pi, add to D_env                 the data module
+  l.6   real transitions, and rollouts of k steps from them  `expand`
+  l.7   Q on both by MVE's error                             `critic_loss`
+  l.8   the target critics track the critics                 `training_step`
+  l.9   pi on the real states and the imagined ones          `training_step`
+
+The algorithm's k is `horizon` here, MVE's H. The states of l.9 are those of l.7.
+"""
+
+from collections.abc import Sequence
+from copy import deepcopy
+
+import torch
+from tensordict import TensorDict
+from torch import Tensor
+from torch.optim import Optimizer
+
+from lit_mbrl.algorithms.agent import Agent, adam, require_valid
+from lit_mbrl.data import EnvironmentReplay
+from lit_mbrl.dynamics import Dynamics, FitReport, fit
+from lit_mbrl.errors import require
+from lit_mbrl.networks import Actor, Critic, Temperature
+from lit_mbrl.objectives import (
+    Expansion,
+    Plan,
+    soft_actor_loss,
+    soft_expansion,
+    squared_error,
+    unroll,
+)
+
+
+class SACMVEMPI(Agent):
+    """Value expansion, and a policy that is improved on real and imagined states.
+
+    Args:
+        observation_size: S; set from the task.
+        action_size: A; set from the task.
+        termination: Dotted path of the termination function; set from the task.
+        horizon: H, imagined steps of a target.
+        hidden_sizes: Widths of the actor's and the critics' layers.
+        learning_rate: Adam's, for critics, actor and temperature.
+        gamma: Discount of one step.
+        target_rate: tau of the target critics.
+        target_entropy: Entropy that the temperature is learned towards, in nats per step, of
+            actions scaled to [-1, 1]; None keeps the initial temperature.
+        initial_temperature: First alpha.
+        dynamics_hidden_sizes: Widths of the layers of the ensemble's networks.
+        dynamics_weight_decay: L2 coefficient of each of their layers, the output's last.
+        dynamics_networks: Networks of the ensemble.
+        dynamics_elites: How many of them predict.
+        fit_patience: Epochs of a fit without improvement before it stops.
+    """
+
+    def __init__(
+        self,
+        observation_size: int,
+        action_size: int,
+        termination: str,
+        horizon: int = 3,
+        hidden_sizes: Sequence[int] = (256, 256),
+        learning_rate: float = 3e-4,
+        gamma: float = 0.99,
+        target_rate: float = 0.005,
+        target_entropy: float | None = -1.0,
+        initial_temperature: float = 1.0,
+        dynamics_hidden_sizes: Sequence[int] = (200, 200, 200, 200),
+        dynamics_weight_decay: Sequence[float] = (2.5e-5, 5e-5, 7.5e-5, 7.5e-5, 1e-4),
+        dynamics_networks: int = 7,
+        dynamics_elites: int = 5,
+        fit_patience: int = 5,
+    ):
+        super().__init__()
+        require(horizon >= 0, "model.horizon", horizon, "an integer >= 0; 0 is SAC")
+        require_valid(hidden_sizes, learning_rate, gamma, target_rate, patience=fit_patience)
+        self.save_hyperparameters()
+        self.horizon, self.learning_rate = horizon, learning_rate
+        self.gamma, self.target_rate = gamma, target_rate
+        self.target_entropy, self.fit_patience = target_entropy, fit_patience
+        self.dynamics = Dynamics(
+            observation_size,
+            action_size,
+            termination,
+            dynamics_hidden_sizes,
+            dynamics_weight_decay,
+            dynamics_networks,
+            dynamics_elites,
+        )
+        self.actor = Actor(observation_size, action_size, hidden_sizes)
+        self.critic = Critic(observation_size, action_size, 1, hidden_sizes, critics=2)
+        self.target_critic = deepcopy(self.critic).requires_grad_(False)
+        self.temperature = Temperature(initial_temperature, learned=target_entropy is not None)
+
+    def named_optimizers(self) -> dict[str, Optimizer]:
+        return {
+            "dynamics": self.dynamics.optimizer(),
+            **adam(
+                self.learning_rate,
+                critic=self.critic,
+                actor=self.actor,
+                temperature=self.temperature,
+            ),
+        }
+
+    def act(self, observation: Tensor, deterministic: bool = False) -> Tensor:
+        return self.actor.mode(observation) if deterministic else self.actor.sample(observation)[0]
+
+    def fit_dynamics(self, replay: EnvironmentReplay) -> FitReport:  # l.3
+        """Fit the ensemble to all of D_env (Eq. 10)."""
+        optimizer = self.optimizer("dynamics")
+        return fit(self.dynamics, optimizer, replay.transitions(), patience=self.fit_patience)
+
+    def training_step(self, batch: TensorDict, batch_idx: int) -> None:
+        for transitions in batch.unbind(0):
+            expansion = self.expand(transitions)  # l.6
+            critic_loss, value = self.step("critic", self.critic_loss, *expansion)  # l.7
+            self.track(self.target_critic, self.critic, self.target_rate)  # l.8
+            actor_loss, log_prob = self.step("actor", self.actor_loss, expansion.observation)  # l.9
+            if self.target_entropy is not None:
+                self.step("temperature", self.temperature.loss, log_prob, self.target_entropy)
+        self.log_step(
+            critic_loss=critic_loss,
+            critic_value=value,
+            actor_loss=actor_loss,
+            actor_entropy=-log_prob.mean(),
+            temperature=self.temperature(),
+        )
+
+    @torch.no_grad()
+    def expand(self, transitions: TensorDict) -> Expansion:
+        """The real transitions [B] and the rollouts from them, with their targets."""
+        following, alpha = transitions["next"], self.temperature()
+        state, ended = following["observation"], following["terminated"]
+        path = unroll(state, self.horizon, self.actor.sample, self.dynamics.step, ended)
+        return soft_expansion(transitions, path, self.target_critic, alpha, self.gamma)
+
+    def critic_loss(
+        self, observation: Tensor, action: Tensor, target: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """MVE's error of an `Expansion`, with states of one weight; and the critics' mean value."""
+        values = self.critic(observation, action)
+        return squared_error(values, target), values.detach().mean()
+
+    def actor_loss(self, observation: Tensor) -> tuple[Tensor, Tensor]:
+        """Eq. 9 of SAC on observations [B, S], and the log-probabilities [B] of the actions."""
+        action, log_prob = self.actor.sample(observation)
+        plan = Plan(action.unsqueeze(1), log_prob)
+        return soft_actor_loss(observation, plan, self.critic, self.temperature()), log_prob
