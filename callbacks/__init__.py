@@ -8,6 +8,7 @@ from .checkpoint import EnvStepCheckpoint
 from .compilation import Compilation
 from .diagnosis import Diagnosis
 from .evaluation import Evaluation
+from .filming import Filming
 from .progress import Progress
 from .registration import Registration
 from .results import Results
@@ -20,6 +21,7 @@ __all__ = [
     "Diagnosis",
     "EnvStepCheckpoint",
     "Evaluation",
+    "Filming",
     "Progress",
     "Registration",
     "Results",

@@ -29,7 +29,9 @@ class EnvStepCheckpoint(Checkpoint):
     the algorithm's weights. After a signal the step is finished, saved, and the run ended.
 
     It has to be the last of the callbacks: what the others do at the same step is then in its
-    checkpoint, and the random generators are put back after they have started.
+    checkpoint, and the random generators are put back after they have started. The checkpoint of
+    the run's last step is written when the others have ended: a run that is killed before does what
+    is left when it goes on.
 
     Args:
         folder: Where to write; `checkpoints/<MLflow run id>` if None.
@@ -54,7 +56,7 @@ class EnvStepCheckpoint(Checkpoint):
         self.saved = False  # whether `last.ckpt` is of this run
         self.best_return: float | None = None
         self.interruption: Interruption | None = None
-        self._generators: dict[str, Any] | None = None
+        self._generators: dict[str, Any] | None = None  # to be put back, or as the last step left
 
     @property
     def last(self) -> Path:
@@ -101,7 +103,7 @@ class EnvStepCheckpoint(Checkpoint):
             "env_step": env_steps(trainer),
             "best_return": self.best_return,
             "data": data_of(trainer).snapshot(),
-            "generators": generators(),
+            "generators": self._generators or generators(),
         }
 
     def on_load_checkpoint(
@@ -136,21 +138,26 @@ class EnvStepCheckpoint(Checkpoint):
             Interrupted: After a signal.
         """
         signum = self.interruption.signum if self.interruption else None
-        saved = False
+        saved, ends = False, env_steps(trainer) == last_step(trainer)
         if self.every:
             with phase(trainer, "checkpoint"):
                 self._save_best(trainer)
                 if signum is not None or env_steps(trainer) % self.every == 0:
                     require_finite(pl_module)
-                    saved = self._save(trainer, "last.ckpt")
-        if signum is not None and env_steps(trainer) < last_step(trainer):
+                    if ends:
+                        self._generators = generators()
+                    else:
+                        saved = self._save(trainer, "last.ckpt")
+        if signum is not None and not ends:
             raise Interrupted(signum, env_steps(trainer), saved)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Store the best checkpoint with the run, if asked for."""
+        """Store the best checkpoint with the run, if asked for, and save the last step."""
         best, logger = Path(self.folder or "", "best.ckpt"), trainer.logger
         if self.upload and isinstance(logger, RunLogger) and best.exists():
             logger.log_file(best)
+        if self._generators is not None:
+            self._save(trainer, "last.ckpt")
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
@@ -221,3 +228,4 @@ def _set_progress(loop: dict[str, Any], env_step: int, steps_per_epoch: int) -> 
         for name, count in (("total", env_step), ("current", batch))
     }
     loop["epoch_loop.batch_progress"]["is_last_batch"] = batch == steps_per_epoch
+    loop["epoch_loop.state_dict"]["_batches_that_stepped"] = env_step - 1

@@ -27,6 +27,7 @@ from lit_mbrl.callbacks import (
     Diagnosis,
     EnvStepCheckpoint,
     Evaluation,
+    Filming,
     Progress,
     Registration,
     Results,
@@ -60,6 +61,7 @@ CALLBACKS = {
     "throughput": Throughput,
     "results": Results,
     "registration": Registration,
+    "filming": Filming,
     "checkpoint": EnvStepCheckpoint,
 }
 
@@ -212,6 +214,7 @@ class RecordConfiguration(SaveConfigCallback):
                 "algorithm": type(pl_module).__name__,
                 "task": data.env_id,
                 "seed": data.seed,
+                "precision": trainer.precision,
                 "commit": commit,
                 "command": command,
             }

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: the step is finished and kept, and the process says how it ended."""
+"""SIGINT, SIGTERM, SIGHUP: the step is finished and kept, and the process says how it ended."""
 
 import os
 import signal
@@ -23,23 +23,27 @@ class Interrupted(Exception):
         self.signum = signum
 
 
-class Interruption:
-    """A context that notes the first SIGINT or SIGTERM; a second one ends the process at once."""
+def signals() -> list[signal.Signals]:
+    """Those that end a run: SIGINT, SIGTERM and, but where nohup has it ignored, SIGHUP."""
+    hangs_up = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
+    return [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hangs_up else [])]
 
-    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+class Interruption:
+    """A context that notes the first of the signals; a second one ends the process at once."""
 
     def __init__(self) -> None:
         self.signum: int | None = None
         self._handlers: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "Interruption":
-        self._handlers = {number: signal.getsignal(number) for number in self.SIGNALS}
+        self._handlers = {number: signal.getsignal(number) for number in signals()}
         self.listen()
         return self
 
     def listen(self) -> None:
         """Be the only one to hear the signals; Lightning puts a handler before those of others."""
-        for number in self.SIGNALS:
+        for number in self._handlers:
             signal.signal(number, self._note)
 
     def __exit__(

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from lit_mbrl.callbacks.progress import FOLLOWED
 from lit_mbrl.errors import ConfigurationError, require
 from lit_mbrl.fit import FitCLI, build, current_commit, quieten
-from lit_mbrl.interruption import Interruption
+from lit_mbrl.interruption import signals
 from lit_mbrl.tracking import FAILURES, RunLogger
 
 DESCRIPTION = """Train several seeds side by side, each in a process with its share of the cores.
@@ -146,7 +146,7 @@ class Seeds:
                 seed: tqdm(desc=f"seed {seed} waits", unit=" env steps", dynamic_ncols=True)
                 for seed in self.seeds
             }
-        handlers = {number: signal.signal(number, self._pass) for number in Interruption.SIGNALS}
+        handlers = {number: signal.signal(number, self._pass) for number in signals()}
         try:
             with ThreadPoolExecutor(self.at_once) as pool:
                 return dict(zip(self.seeds, pool.map(self._train, self.seeds), strict=True))
@@ -211,7 +211,7 @@ class Seeds:
         bar.update(told["step"] - bar.n)
 
     def _say(self, line: str, file: TextIO) -> None:
-        with tqdm.external_write_mode(file):
+        with suppress(OSError), tqdm.external_write_mode(file):  # a terminal that was closed
             print(line, file=file, flush=True)
 
     def _pass(self, signum: int, frame: FrameType | None) -> None:

@@ -6,7 +6,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,9 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 # The last line says where to look, see `RunLogger.where`.
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
+URI = "MLFLOW_TRACKING_URI"
+"""Environment variable: the store or server where none is given."""
+
 PATIENCE = 30.0
 """Seconds until a store or server that did not take a metric is asked again."""
 
@@ -38,7 +41,19 @@ def store_uri(given: str | None) -> str:
     """Where runs are recorded: the address given, MLFLOW_TRACKING_URI, or mlflow.db here."""
     # Absolute: MLflow keeps one store for each address for as long as a process lives.
     default = f"sqlite:///{Path('mlflow.db').absolute()}"
-    return given or os.environ.get("MLFLOW_TRACKING_URI") or default
+    return given or os.environ.get(URI) or default
+
+
+@contextmanager
+def _environment_kept() -> Iterator[None]:
+    """Take back what MLflow writes there: the next run of the process would take it for its own."""
+    before = os.environ.get(URI)
+    try:
+        yield
+    finally:
+        os.environ.pop(URI, None)
+        if before is not None:
+            os.environ[URI] = before
 
 
 class RunLogger(MLFlowLogger):
@@ -59,6 +74,7 @@ class RunLogger(MLFlowLogger):
         ConfigurationError: If a run is to begin and the store cannot be reached.
     """
 
+    @_environment_kept()
     def __init__(
         self,
         experiment_name: str = "lit_mbrl",
@@ -120,10 +136,10 @@ class RunLogger(MLFlowLogger):
             _say(f"{self.tracking_uri} does not answer: metrics are kept in {self._unsent}")
             self._keep(entries)
 
-    def log_file(self, path: Path) -> None:
-        """Store a file with the run; a line says so if that fails."""
+    def log_file(self, path: Path, folder: str | None = None) -> None:
+        """Store a file with the run, under a folder of it; a line says so if that fails."""
         try:
-            self.experiment.log_artifact(self.run_id, str(path))
+            self.experiment.log_artifact(self.run_id, str(path), folder)
         except FAILURES as error:
             reason = str(error).partition("\n")[0]
             _say(f"{path} was not stored with run {self.run_id} ({reason})")

@@ -16,11 +16,23 @@ import pytest
 import torch
 from kill_and_go_on import MOMENTS, kill_and_go_on
 from mlflow.tracking import MlflowClient
-from tiny import CONF, TINY, TINY_MODEL, Lost, Run, execute, learned, options
+from tiny import (
+    CONF,
+    TINY,
+    TINY_MODEL,
+    TINY_PLANNER,
+    Lost,
+    Run,
+    execute,
+    learned,
+    only_run,
+    options,
+)
 
 from lit_mbrl.checkpoints import RUN, is_sound, read
 from lit_mbrl.envs import TASKS, Resumable, make_gym_env
 from lit_mbrl.fit import main
+from lit_mbrl.interruption import Interruption
 
 
 def overrides(algorithm: str) -> dict[str, Any]:
@@ -29,9 +41,10 @@ def overrides(algorithm: str) -> dict[str, Any]:
     MBPO's begin to run compiled in the midst of the first.
     """
     return {
-        **TINY,
+        **{k: v for k, v in TINY.items() if algorithm != "PETS" or k != "model.hidden_sizes"},
         **({} if algorithm == "SAC" else TINY_MODEL),
         **({"compilation.after": 20} if algorithm == "MBPO" else {}),
+        **(TINY_PLANNER if algorithm == "PETS" else {}),
         "data.env_id": "Hopper-v5",
         "checkpoint.every": 7,
         "trainer.max_epochs": 2,
@@ -87,7 +100,7 @@ def metrics_lost(run: Run, whole: Run, after: int = -1) -> int:
     )
 
 
-@pytest.fixture(scope="module", params=["MPPVE", "MBPO", "SAC"])
+@pytest.fixture(scope="module", params=["MPPVE", "MBPO", "SAC", "PETS"])
 def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """80 steps without a stop."""
     run = start(request.param, tmp_path_factory.mktemp(request.param))
@@ -113,7 +126,8 @@ def test_a_continued_run_logs_the_same_numbers(whole: Run, tmp_path: Path) -> No
 def test_a_run_that_ended_at_an_epochs_end_is_taken_further(whole: Run, tmp_path: Path) -> None:
     """The first half, then `last`: the same MLflow run has the numbers of the whole."""
     first = start(whole.algorithm, tmp_path, **{"trainer.max_epochs": 1, "checkpoint.every": 40})
-    assert max(first.metrics["critic/loss"]) == 40
+    steps = first.metrics["plan/score" if whole.algorithm == "PETS" else "critic/loss"]
+    assert max(steps) == 40
     second = start(whole.algorithm, tmp_path, ckpt_path="last")
     assert second.run_id == first.run_id
     assert learned(second) == learned(whole)
@@ -144,7 +158,7 @@ def process(folder: Path, algorithm: str, values: dict[str, Any]) -> subprocess.
 
 
 @pytest.mark.fault("{number.name}")
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_ends_the_run_after_a_checkpoint(
     number: signal.Signals, tmp_path: Path, lost: Lost
 ) -> None:
@@ -177,6 +191,64 @@ def test_a_signal_ends_the_run_after_a_checkpoint(
     assert client.get_run(again.run_id).info.status == "FINISHED"
     never = start("SAC", tmp_path, **{"trainer.max_epochs": epochs})
     lost(transitions, metrics_lost(again, never))
+
+
+SIGNALLED = """
+import os, signal
+import gymnasium
+from gymnasium.envs.mujoco.inverted_pendulum_v5 import InvertedPendulumEnv
+
+gymnasium.register("Pole-v0", InvertedPendulumEnv, max_episode_steps=1000)
+os.kill(os.getpid(), signal.SIGTERM)
+"""
+
+
+def test_a_signal_before_there_is_a_run_ends_it_as_any_other(tmp_path: Path) -> None:
+    """It comes while the task is imported; the run that is then made does not stay RUNNING."""
+    (tmp_path / "signalled.py").write_text(SIGNALLED)
+    values = {**overrides("SAC"), "data.env_id": "signalled:Pole-v0"}
+    running = process(tmp_path, "SAC", values)
+    _, err = running.communicate(timeout=120)
+    assert running.returncode == 128 + signal.SIGTERM, err
+    assert err.splitlines()[-1].startswith("SIGTERM after environment step 1;")
+    assert only_run(f"sqlite:///{tmp_path}/mlflow.db").info.status == "KILLED"
+
+
+def test_nohup_keeps_a_run_from_hanging_up(tmp_path: Path) -> None:
+    with Interruption() as interruption:
+        signal.raise_signal(signal.SIGHUP)
+    assert interruption.signum == signal.SIGHUP
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Interruption() as interruption:
+            signal.raise_signal(signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert interruption.signum is None
+
+
+KILLED = """
+import os, signal, sys
+from lit_mbrl import fit
+from lit_mbrl.callbacks import registration
+
+registration.register = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+fit.main(sys.argv[1:])
+"""
+
+
+def test_a_run_that_is_killed_at_its_end_does_what_is_left(tmp_path: Path) -> None:
+    """It dies after its last step, before its policy is registered, and goes on."""
+    values = {**overrides("SAC"), "registration.enabled": True, "checkpoint.every": 20}
+    words = ["--config", str(CONF / "sac.yaml"), *options(values)]
+    killed = subprocess.run([sys.executable, "-c", KILLED, *words], cwd=tmp_path)
+    assert killed.returncode == -signal.SIGKILL
+    again = start("SAC", tmp_path, **{**values, "ckpt_path": "last"})
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    (version,) = client.search_model_versions("")
+    assert version.run_id == again.run_id
+    assert client.get_run(again.run_id).info.status == "FINISHED"
+    assert list(again.metrics["eval/return_mean"]) == [20, 40, 60, 80]
 
 
 def caught(pid: int, number: signal.Signals) -> bool:

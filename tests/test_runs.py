@@ -18,6 +18,7 @@ METRICS = {
     "eval/return_mean",
     "eval/return_std",
     "eval/episode_length",
+    "time/wall_seconds",
     "train/episode_return",
     "critic/loss",
     "critic/value",

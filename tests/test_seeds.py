@@ -51,7 +51,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def stopped(folder: Path) -> tuple[int, str]:
-    """Two seeds on a terminal, stopped by SIGTERM: the exit status and what was to be seen."""
+    """Two seeds on a terminal, stopped by SIGHUP: the exit status and what was to be seen."""
     master, terminal = pty.openpty()
     termios.tcsetwinsize(terminal, (24, 120))
     process = subprocess.Popen(
@@ -65,15 +65,15 @@ def stopped(folder: Path) -> tuple[int, str]:
             begun = all(f"seed {seed}: " in seen for seed in (0, 1))
             seen += text
             if not begun and all(f"seed {seed}: " in seen for seed in (0, 1)):
-                process.send_signal(signal.SIGTERM)
+                process.send_signal(signal.SIGHUP)
     os.close(master)
     return process.wait(), seen
 
 
 def test_a_signal_ends_all_seeds_which_save(stopped: tuple[int, str], folder: Path) -> None:
     status, seen = stopped
-    assert status == 128 + signal.SIGTERM, seen
-    assert "SIGTERM: the seeds finish their step and save" in seen
+    assert status == 128 + signal.SIGHUP, seen
+    assert "SIGHUP: the seeds finish their step and save" in seen
     (parent,) = runs(folder, "seeds")
     children = runs(folder, "seed")
     assert {run.data.tags["seed"] for run in children} == {"0", "1"}

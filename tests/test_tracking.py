@@ -225,3 +225,19 @@ def test_a_store_whose_making_was_killed_is_made_again(tmp_path: Path) -> None:
     again.log_metrics({"some": 1.0}, step=3)
     (entry,) = again.experiment.get_metric_history(again.run_id, "some")
     assert (entry.value, entry.step) == (1.0, 3)
+
+
+def test_two_runs_of_a_process_have_each_its_own_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one in its working directory; MLflow would keep to the first one's."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    for name in ("first", "second"):
+        folder = tmp_path / name
+        folder.mkdir()
+        monkeypatch.chdir(folder)
+        logger = RunLogger()
+        again = RunLogger(run_id=logger.run_id)
+        assert logger.tracking_uri == again.tracking_uri == f"sqlite:///{folder}/mlflow.db"
+        assert again.goes_on
+        assert "MLFLOW_TRACKING_URI" not in os.environ

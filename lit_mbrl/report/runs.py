@@ -16,7 +16,10 @@ from mlflow.tracking import MlflowClient
 from lit_mbrl.errors import ConfigurationError, require
 from lit_mbrl.tracking import FAILURES, store_uri
 
-METRIC = "eval/return_mean"
+METRIC, CLOCK = "eval/return_mean", "time/wall_seconds"
+VARIANTS = {"bf16-mixed": "-bf16"}
+"""What runs of another precision are called, behind their algorithm's name."""
+
 LAYOUT = "<name>/<task>/seed<n>.csv with seed<n>.yaml beside it"
 
 
@@ -143,7 +146,7 @@ def from_mlflow(tracking_uri: str | None) -> list[Run]:
         found = _every(partial(client.search_runs, experiments))
         runs = [
             Run(
-                label=run.data.tags["algorithm"],
+                label=run.data.tags["algorithm"] + VARIANTS.get(run.data.tags.get("precision"), ""),
                 name=run.info.run_name or run.info.run_id,
                 tags=run.data.tags,
                 finished=run.info.status == "FINISHED",
@@ -169,13 +172,14 @@ def _every(search: Callable[..., Any]) -> Iterator[Any]:
 
 def _read_history(client: MlflowClient, run: MlflowRun) -> list[tuple[float, float, float]]:
     try:
-        history = client.get_metric_history(run.info.run_id, METRIC)
+        returns, seconds = (
+            # A step that was repeated after a kill -9 was logged twice, with the same return.
+            {entry.step: entry.value for entry in client.get_metric_history(run.info.run_id, name)}
+            for name in (METRIC, CLOCK)
+        )
     except FAILURES as error:
         raise _unreachable(client.tracking_uri, error) from error
-    # A step that was repeated after a kill -9 was logged twice, with the same return.
-    at = {entry.step: entry for entry in sorted(history, key=lambda entry: entry.timestamp)}
-    began = run.info.start_time
-    return [(step, at[step].value, (at[step].timestamp - began) / 1000) for step in sorted(at)]
+    return [(step, returns[step], seconds[step]) for step in sorted(returns.keys() & seconds)]
 
 
 def _unreachable(uri: str, error: Exception) -> ConfigurationError:
