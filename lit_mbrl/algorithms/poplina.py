@@ -11,8 +11,8 @@ half of the noise, so that every action can be reached from every proposal; a pl
 are half the noise's too.
 
 The published code distils at the end of every episode, 100 epochs on its data. Here the policy is
-updated at every step of the task, on the newest `data.recent_windows` steps. Its reward is known,
-here it is learned with the model.
+updated at every step of the task, on the newest `data.recent_windows` steps. Its rewards are known;
+here the reward is learned with the model unless it is given.
 """
 
 from collections.abc import Sequence
@@ -26,6 +26,7 @@ from torch.optim import Adam, Optimizer
 from lit_mbrl.algorithms.agent import Agent, require_valid
 from lit_mbrl.data import EnvironmentReplay
 from lit_mbrl.dynamics import Dynamics, FitReport, fit
+from lit_mbrl.envs import resolve_reward
 from lit_mbrl.errors import require
 from lit_mbrl.networks import PolicyNetwork
 from lit_mbrl.planning import (
@@ -49,6 +50,8 @@ class POPLINA(Agent):
         planner: What searches; CEM in the paper.
         sampling: How particles go through the ensemble, see `Sampling`.
         particles: Of each plan.
+        reward: Dotted path of a known reward function, see `lit_mbrl.envs.rewards`; learned if
+            None.
         hidden_sizes: Widths of the policy's layers.
         learning_rate: Adam's, for the policy.
         weight_decay: L2 coefficient of the policy's parameters.
@@ -67,6 +70,7 @@ class POPLINA(Agent):
         planner: Planner,
         sampling: Sampling = "ts_infinity",
         particles: int = 20,
+        reward: str | None = None,
         hidden_sizes: Sequence[int] = (64, 64),
         learning_rate: float = 3e-3,
         weight_decay: float = 1e-5,
@@ -93,7 +97,8 @@ class POPLINA(Agent):
             dynamics_elites,
         )
         self.actor = PolicyNetwork(observation_size, action_size, hidden_sizes)
-        self.score = ImaginedReturn(self.dynamics, sampling, particles)
+        known = None if reward is None else resolve_reward(reward)
+        self.score = ImaginedReturn(self.dynamics, sampling, particles, reward=known)
         self.action_size = action_size
 
     def named_optimizers(self) -> dict[str, Optimizer]:

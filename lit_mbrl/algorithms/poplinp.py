@@ -12,7 +12,7 @@ and a planner's deviations are in these units.
 
 The published code fits and distils at the end of every episode. Here both are done when the model
 is fitted, in mid-episode too; the changes that the next plan starts from were found for the theta
-before. Its reward is known, here it is learned with the model.
+before. Its rewards are known; here the reward is learned with the model unless it is given.
 """
 
 from collections.abc import Sequence
@@ -25,6 +25,7 @@ from torch.optim import Optimizer
 from lit_mbrl.algorithms.agent import Agent, require_valid
 from lit_mbrl.data import EnvironmentReplay
 from lit_mbrl.dynamics import Dynamics, FitReport, fit
+from lit_mbrl.envs import resolve_reward
 from lit_mbrl.errors import require
 from lit_mbrl.networks import PolicyNetwork
 from lit_mbrl.planning import Planner, PlanningBehaviour, Problem, Solution
@@ -42,6 +43,8 @@ class POPLINP(Agent):
         planner: What searches; CEM in the paper.
         sampling: How particles go through the ensemble, see `Sampling`.
         particles: Of each plan.
+        reward: Dotted path of a known reward function, see `lit_mbrl.envs.rewards`; learned if
+            None.
         hidden_sizes: Widths of the policy's layers.
         noise_scale: Largest change of a parameter.
         dynamics_hidden_sizes: Widths of the layers of the ensemble's networks.
@@ -63,6 +66,7 @@ class POPLINP(Agent):
         planner: Planner,
         sampling: Sampling = "ts_infinity",
         particles: int = 20,
+        reward: str | None = None,
         hidden_sizes: Sequence[int] = (32,),
         noise_scale: float = 1.0,
         dynamics_hidden_sizes: Sequence[int] = (200, 200, 200, 200),
@@ -88,7 +92,10 @@ class POPLINP(Agent):
         )
         self.actor = PolicyNetwork(observation_size, action_size, hidden_sizes)
         self.actor.requires_grad_(False)
-        self.score = PerturbedReturn(self.actor, noise_scale, self.dynamics, sampling, particles)
+        known = None if reward is None else resolve_reward(reward)
+        self.score = PerturbedReturn(
+            self.actor, noise_scale, self.dynamics, sampling, particles, reward=known
+        )
         self.problem = Problem(self.score, len(self.actor.theta))
         self.register_buffer("change_sum", torch.zeros_like(self.actor.theta))
         self.register_buffer("changes", torch.zeros(()))

@@ -19,10 +19,11 @@ class PerturbedReturn(ImaginedReturn):
         policy: Whose parameters theta are changed.
         scale: The change is `scale` times what is searched for, which lies in [-1, 1].
         arguments: As for `ImaginedReturn`.
+        named: As for `ImaginedReturn`.
     """
 
-    def __init__(self, policy: PolicyNetwork, scale: float, *arguments: Any):
-        super().__init__(*arguments)
+    def __init__(self, policy: PolicyNetwork, scale: float, *arguments: Any, **named: Any):
+        super().__init__(*arguments, **named)
         self.policy, self.scale = policy, scale
 
     def act(self, observation: Tensor, change: Tensor) -> Tensor:
