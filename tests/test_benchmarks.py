@@ -86,9 +86,9 @@ def test_plans_are_counted_and_timed(tmp_path: Path) -> None:
 
 def test_the_parts_of_watching_a_run_are_told_apart(tmp_path: Path) -> None:
     values = {**TINY, **TINY_MODEL, "diagnosis.every": 20, "diagnosis.transitions": 400}
+    words = ["--config", str(CONF / "mppve.yaml"), *options(values)]
     done = subprocess.run(
-        [sys.executable, str(BENCHMARKS / "overhead.py"), "--config", str(CONF / "mppve.yaml")]
-        + options(values),
+        [sys.executable, str(BENCHMARKS / "overhead.py"), *words],
         cwd=tmp_path,
         capture_output=True,
         text=True,
