@@ -53,6 +53,8 @@ def measured(task: str, given: argparse.Namespace) -> Iterator[tuple[int, Tensor
     agent = SVGInfinity(*sizes, termination_path(task, None), dynamics_hidden_sizes=(200, 200))
     agent.configure_optimizers()
     real = held_out(agent, task, None, given.transitions, given.seed)
+    with torch.no_grad():  # of the policy that is differentiated: every weight is 1
+        real["log_prob"] = agent.log_prob(real["observation"], real["action"])
     agent.fit_dynamics(replay_of(real, 1))
     for steps in given.horizons:
         replay = replay_of(real, steps)
