@@ -317,6 +317,7 @@ def test_a_real_store_and_real_files_tell_the_same(
         "cut short",
         "unknown",
     ]
+    assert ours.data.tags["precision"] == "32-true"
     assert second[:2] == ["SAC", ours.info.run_name]
     assert second[2:7] == ["3", f"{final:,.1f}", second[4], "40", "not reached"]
     assert second[8] == "finished"
