@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,9 @@ import pytest
 # The networks of the tests are tiny: more threads would only wait for each other. Set before torch
 # is imported, and inherited by the processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Under nohup it would be ignored, also by the processes that tests start and hang up on.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # TorchRL reports every storage it allocates.
 logging.getLogger("torchrl").setLevel(logging.WARNING)
