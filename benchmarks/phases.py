@@ -100,7 +100,7 @@ class Phases(Callback):
         batch = data.draw()
         rows = batch.numel()
         with torch.no_grad():
-            plan = agent.plan(batch["next", "observation"].flatten(0, 1))
+            plan = agent.sample_plan(batch["next", "observation"].flatten(0, 1))
         real = batch["observation"][batch["real"]]
         windows, first = batch[0], Plan(*(part[: batch.shape[1]] for part in plan))
 
@@ -109,7 +109,7 @@ class Phases(Callback):
 
         def plans() -> None:
             with autocast():
-                agent.compiler.call("the plans", agent.plan, following)
+                agent.compiler.call("the plans", agent.sample_plan, following)
 
         def critic() -> None:
             with autocast():

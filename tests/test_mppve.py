@@ -75,7 +75,7 @@ def test_plan_is_a_rollout_of_the_policy_in_the_model() -> None:
     agent.dynamics = Linear()
     observation = torch.randn(B, S)
     torch.manual_seed(1)
-    plan = agent.plan(observation)
+    plan = agent.sample_plan(observation)
     torch.manual_seed(1)
     state, log_prob = observation, torch.zeros(B)
     for m in range(4):
@@ -91,7 +91,7 @@ def test_plan_is_zero_after_a_predicted_termination() -> None:
     agent.dynamics = Linear(falls_below_zero)
     observation = torch.randn(200, S)
     torch.manual_seed(1)
-    plan = agent.plan(observation)
+    plan = agent.sample_plan(observation)
     torch.manual_seed(1)
     state, alive, log_prob = observation, torch.ones(200, dtype=torch.bool), torch.zeros(200)
     for m in range(4):
@@ -103,7 +103,7 @@ def test_plan_is_zero_after_a_predicted_termination() -> None:
     assert 0 < alive.sum() < 200
     assert torch.allclose(plan.log_prob, log_prob, atol=1e-5)
     agent.mask_plan = False
-    assert agent.plan(observation).action.ne(0).all()
+    assert agent.sample_plan(observation).action.ne(0).all()
 
 
 def jacobian(agent: MPPVE, observation: Tensor) -> Tensor:
@@ -112,7 +112,7 @@ def jacobian(agent: MPPVE, observation: Tensor) -> Tensor:
     rows = []
     for m in range(agent.plan_length):
         torch.manual_seed(1)
-        action = agent.plan(observation, agent.differentiated).action[:, m].sum(0)
+        action = agent.sample_plan(observation, agent.differentiated).action[:, m].sum(0)
         rows.append(
             torch.stack(
                 [
@@ -134,7 +134,7 @@ def test_gradient_is_cut_at_the_model_unless_asked_for() -> None:
     agent.actor.network = nn.Sequential(nn.Linear(S, 2 * A))
     observation = torch.randn(B, S)
     torch.manual_seed(1)
-    first, second = agent.plan(observation).action.unbind(1)
+    first, second = agent.sample_plan(observation).action.unbind(1)
     own = torch.stack([(1 - first**2).sum(0), (1 - second**2).sum(0)])
     assert torch.allclose(jacobian(agent, observation), own, atol=1e-5)
     agent.gradient_through_model = True
@@ -281,11 +281,11 @@ def test_plan_length_one_is_mbpo_bit_for_bit() -> None:
     batch = windows(1)
     torch.manual_seed(2)
     with torch.no_grad():
-        plan = mppve.plan(batch["next", "observation"])
+        plan = mppve.sample_plan(batch["next", "observation"])
     ours = critic_target(mppve, batch, plan)
     torch.manual_seed(2)
     with torch.no_grad():
-        action = mbpo.sample(batch["next", "observation"])
+        action = mbpo.sample_plan(batch["next", "observation"])
     theirs = soft_target(batch, action, mbpo.target_critic, mbpo.temperature(), mbpo.gamma)
     assert torch.equal(ours, theirs)
 
@@ -303,7 +303,7 @@ def test_vanilla_form_has_no_entropy() -> None:
     torch.manual_seed(3)
     loss, _ = agent.actor_loss(batch["observation"], agent.differentiated)
     torch.manual_seed(3)
-    sampled = agent.plan(batch["observation"])
+    sampled = agent.sample_plan(batch["observation"])
     assert torch.allclose(loss, -agent.critic(batch["observation"], sampled.action)[0].mean())
     assert set(agent.named_optimizers()) == {"dynamics", "critic", "actor"}
 
@@ -314,7 +314,7 @@ def test_actor_loss_is_eq_53_with_the_smaller_critic() -> None:
     torch.manual_seed(3)
     loss, log_prob = agent.actor_loss(observation, agent.differentiated)
     torch.manual_seed(3)
-    plan = agent.plan(observation)
+    plan = agent.sample_plan(observation)
     q = agent.critic(observation, plan.action)
     rows = [-min(q[0, i], q[1, i]) + agent.temperature() * plan.log_prob[i] for i in range(B)]
     assert torch.allclose(loss, torch.stack(rows).mean(), atol=1e-6)
@@ -337,7 +337,7 @@ def test_entropy_is_driven_to_its_target() -> None:
     observation = torch.zeros(256, S)
     for _ in range(600):
         loss, log_prob = agent.actor_loss(observation, agent.differentiated)
-        extra = 3.0 * agent.plan(observation).action.square().sum((1, 2)).mean()
+        extra = 3.0 * agent.sample_plan(observation).action.square().sum((1, 2)).mean()
         for name, value in (
             ("actor", loss + extra),
             ("temperature", agent.temperature.loss(log_prob, agent.target_entropy)),

@@ -250,7 +250,7 @@ def test_an_expansion_has_every_state_that_no_termination_comes_before() -> None
     for found, expected in zip(expansion, zip(*rows, strict=True), strict=True):
         wanted = torch.stack(expected)
         assert torch.allclose(found.view(wanted.shape), wanted, atol=1e-5)
-    loss, _ = agent.critic_loss(*expansion)
+    loss, _ = agent.critic.loss(*expansion)
     q = agent.critic(expansion.observation, expansion.action)
     squares = [0.5 * (x - expansion.target).square().mean().item() for x in q]
     assert loss.item() == pytest.approx(sum(squares), rel=1e-5)
@@ -285,7 +285,7 @@ def test_sac_mppve_plans_as_mppve_does() -> None:
     gradients = []
     for agent in (ours, mppve):
         torch.manual_seed(1)
-        plan = agent.plan(observation)
+        plan = agent.sample_plan(observation)
         weights = torch.linspace(-1, 1, plan.action.numel()).view_as(plan.action)
         ((weights * plan.action).sum() + plan.log_prob.sum()).backward()
         gradients.append((plan, [p.grad for p in agent.actor.parameters()], agent))

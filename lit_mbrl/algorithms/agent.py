@@ -12,6 +12,8 @@ from torch.optim import Adam, Optimizer
 
 from lit_mbrl.behaviour import Behaviour
 from lit_mbrl.compilation import Compiler, Objective
+from lit_mbrl.data import EnvironmentReplay
+from lit_mbrl.dynamics import Dynamics, FitReport, fit
 from lit_mbrl.errors import require
 
 
@@ -19,7 +21,8 @@ class Agent(LightningModule):
     """Base of the algorithms: a LightningModule with manual optimization.
 
     An algorithm implements `named_optimizers`, `act` and `training_step`. One that learns a model
-    has besides `fit_dynamics`, `imagine` and `rollout_length`, which callbacks call and set.
+    makes it, `dynamics`, and sets `fit_patience`; one that imagines data has besides `imagine` and
+    `rollout_length`, which callbacks call and set.
 
     One batch is one environment step, so Lightning's count of batches is the count of environment
     steps. `trainer.global_step`, Lightning's count of gradient steps, stays 0 (see `step`):
@@ -30,6 +33,9 @@ class Agent(LightningModule):
     needs_paths = False  # whether windows have all the states on their way
     needs_log_prob = False  # whether actions are kept with what `log_prob(s, a)` was then
     learns_from_batches = True  # if not, `data.updates_per_step` is 0
+
+    dynamics: Dynamics
+    fit_patience: int
 
     def __init__(self) -> None:
         super().__init__()
@@ -54,6 +60,11 @@ class Agent(LightningModule):
             deterministic: To evaluate, and not to collect.
         """
         return Behaviour(partial(self.act, deterministic=deterministic))
+
+    def fit_dynamics(self, replay: EnvironmentReplay) -> FitReport:
+        """Fit the model to all of D_env by maximum likelihood."""
+        optimizer = self.optimizer("dynamics")
+        return fit(self.dynamics, optimizer, replay.transitions(), patience=self.fit_patience)
 
     def check_batch(self, real_rows: int, imagined_rows: int) -> None:
         """Raise a `ConfigurationError` if batches made up like this cannot be learned from."""

@@ -24,7 +24,7 @@ from torch.optim import Adam, Optimizer
 from lit_mbrl.algorithms.agent import Agent, adam, require_valid
 from lit_mbrl.errors import require
 from lit_mbrl.networks import Critic, DeterministicActor
-from lit_mbrl.objectives import plan_value_target, squared_error
+from lit_mbrl.objectives import plan_value_target
 
 
 class DDPG(Agent):
@@ -59,12 +59,13 @@ class DDPG(Agent):
         rate, decay = critic_learning_rate, critic_weight_decay
         require(rate > 0, "model.critic_learning_rate", rate, "a number > 0")
         require(decay >= 0, "model.critic_weight_decay", decay, "a number >= 0")
-        require(exploration_std >= 0, "model.exploration_std", exploration_std, "a number >= 0")
         self.save_hyperparameters()
         self.learning_rate, self.critic_learning_rate = learning_rate, critic_learning_rate
-        self.critic_weight_decay, self.exploration_std = critic_weight_decay, exploration_std
+        self.critic_weight_decay = critic_weight_decay
         self.gamma, self.target_rate = gamma, target_rate
-        self.actor = DeterministicActor(observation_size, action_size, hidden_sizes)
+        self.actor = DeterministicActor(
+            observation_size, action_size, hidden_sizes, exploration_std
+        )
         self.critic = Critic(observation_size, action_size, 1, hidden_sizes, critics=1)
         for last in (self.critic.ensemble.weights[-1], self.critic.ensemble.biases[-1]):
             nn.init.uniform_(last, -3e-3, 3e-3)  # section 7: values begin near zero
@@ -79,10 +80,7 @@ class DDPG(Agent):
         }
 
     def act(self, observation: Tensor, deterministic: bool = False) -> Tensor:
-        action = self.actor(observation)
-        if deterministic:
-            return action
-        return (action + self.exploration_std * torch.randn_like(action)).clamp(-1, 1)
+        return self.actor.act(observation, deterministic)
 
     def training_step(self, batch: TensorDict, batch_idx: int) -> None:
         for transitions in batch.unbind(0):
@@ -100,8 +98,7 @@ class DDPG(Agent):
             next_value = self.target_critic(state, self.target_actor(state).unsqueeze(1))[0]
         reward, terminated = transitions["reward"], following["terminated"]
         target = plan_value_target(reward, terminated, next_value, self.gamma)
-        values = self.critic(transitions["observation"], transitions["action"])
-        return squared_error(values, target), values.detach().mean()
+        return self.critic.loss(transitions["observation"], transitions["action"], target)
 
     def actor_loss(self, observation: Tensor) -> Tensor:
         """The mean of -Q(s, mu(s)) over observations [B, S]."""

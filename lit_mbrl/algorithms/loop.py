@@ -18,18 +18,15 @@ every step. It evaluates the actor alone too; `lit_mbrl.export` takes that one a
 """
 
 from collections.abc import Sequence
-from copy import deepcopy
 
 import torch
 from tensordict import TensorDict
 from torch import Tensor
-from torch.optim import Optimizer
 
-from lit_mbrl.algorithms.agent import Agent, adam, require_valid
-from lit_mbrl.data import EnvironmentReplay
-from lit_mbrl.dynamics import Dynamics, FitReport, fit
-from lit_mbrl.networks import Actor, Critic, Temperature
-from lit_mbrl.objectives import Plan, soft_actor_loss, soft_critic_loss, soft_target
+from lit_mbrl.algorithms.agent import require_valid
+from lit_mbrl.algorithms.soft_actor_critic import SoftActorCritic
+from lit_mbrl.dynamics import Dynamics
+from lit_mbrl.networks import Temperature
 from lit_mbrl.planning import (
     ImaginedReturn,
     Planner,
@@ -45,7 +42,7 @@ RECENT = 100
 """Steps over which the logged divergence is averaged."""
 
 
-class LOOP(Agent):
+class LOOP(SoftActorCritic):
     """H-step lookahead with the value function of SAC.
 
     Args:
@@ -107,10 +104,8 @@ class LOOP(Agent):
             dynamics_networks,
             dynamics_elites,
         )
-        self.actor = Actor(observation_size, action_size, hidden_sizes)
-        self.critic = Critic(observation_size, action_size, 1, hidden_sizes, critics=2)
-        self.target_critic = deepcopy(self.critic).requires_grad_(False)
-        self.temperature = Temperature(initial_temperature, learned=target_entropy is not None)
+        temperature = Temperature(initial_temperature, learned=target_entropy is not None)
+        self.make_actor_critic(observation_size, action_size, hidden_sizes, temperature)
         self.planner, self.rollout_length = planner, planner.horizon
         if published_score:
             discount, terminal = 1.0, TerminalValue(self.first_value, tail=1)
@@ -120,17 +115,6 @@ class LOOP(Agent):
         self.problem = Problem(score, action_size, self.propose)
         self.register_buffer("divergence", torch.zeros(()))
         self._newest_divergence = torch.zeros(())
-
-    def named_optimizers(self) -> dict[str, Optimizer]:
-        return {
-            "dynamics": self.dynamics.optimizer(),
-            **adam(
-                self.learning_rate,
-                critic=self.critic,
-                actor=self.actor,
-                temperature=self.temperature,
-            ),
-        }
 
     def act(self, observation: Tensor, deterministic: bool = False) -> Tensor:
         solution = self.plan(observation)
@@ -162,45 +146,11 @@ class LOOP(Agent):
         values: Tensor = self.critic(observation, tail)[0]
         return values
 
-    def fit_dynamics(self, replay: EnvironmentReplay) -> FitReport:
-        """Fit the ensemble to all of D_env."""
-        optimizer = self.optimizer("dynamics")
-        return fit(self.dynamics, optimizer, replay.transitions(), patience=self.fit_patience)
-
     def training_step(self, batch: TensorDict, batch_idx: int) -> None:
         for transitions in batch.unbind(0):
             critic_loss, value = self.step("critic", self.critic_loss, transitions)  # 1.
-            observation = transitions["observation"]
-            actor_loss, log_prob = self.step("actor", self.actor_loss, observation)  # 2.
-            if self.target_entropy is not None:
-                self.step("temperature", self.temperature.loss, log_prob, self.target_entropy)  # 3.
+            actor_loss, log_prob = self.improve_policy(transitions["observation"])  # 2., 3.
             self.track(self.target_critic, self.critic, self.target_rate)  # 4.
         # The last plan was made to take this step.
         self.divergence.lerp_(self._newest_divergence, 1 / min(self.env_steps, RECENT))
-        self.log_step(
-            critic_loss=critic_loss,
-            critic_value=value,
-            actor_loss=actor_loss,
-            actor_entropy=-log_prob.mean(),
-            actor_divergence=self.divergence,
-            temperature=self.temperature(),
-        )
-
-    def critic_loss(self, transitions: TensorDict) -> tuple[Tensor, Tensor]:
-        """Eq. 5 of SAC on transitions [B], and the critics' mean value."""
-        with torch.no_grad():
-            next_action = self.sample(transitions["next", "observation"])
-        alpha = self.temperature()
-        target = soft_target(transitions, next_action, self.target_critic, alpha, self.gamma)
-        return soft_critic_loss(transitions, self.critic, target)
-
-    def actor_loss(self, observation: Tensor) -> tuple[Tensor, Tensor]:
-        """Eq. 9 of SAC on observations [B, S], and the log-probabilities [B] of the actions."""
-        action = self.sample(observation)
-        loss = soft_actor_loss(observation, action, self.critic, self.temperature())
-        return loss, action.log_prob
-
-    def sample(self, observation: Tensor) -> Plan:
-        """Actions as plans of one step, for observations [B, S]."""
-        action, log_prob = self.actor.sample(observation)
-        return Plan(action.unsqueeze(1), log_prob)
+        self.log_update(critic_loss, value, actor_loss, log_prob, actor_divergence=self.divergence)

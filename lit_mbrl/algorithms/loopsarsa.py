@@ -21,11 +21,10 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lit_mbrl.algorithms.agent import Agent, adam, require_valid
-from lit_mbrl.data import EnvironmentReplay
-from lit_mbrl.dynamics import Dynamics, FitReport, fit
+from lit_mbrl.dynamics import Dynamics
 from lit_mbrl.errors import require
 from lit_mbrl.networks import Critic
-from lit_mbrl.objectives import sarsa_target, squared_error
+from lit_mbrl.objectives import sarsa_target
 from lit_mbrl.planning import (
     ARC,
     ImaginedReturn,
@@ -128,11 +127,6 @@ class LOOPSARSA(Agent):
         """min_i Q_i(s, a) [R] for observations [R, S] and actions [R, 1, A]."""
         return self.critic(observation, action).amin(0)
 
-    def fit_dynamics(self, replay: EnvironmentReplay) -> FitReport:
-        """Fit the ensemble to all of D_env."""
-        optimizer = self.optimizer("dynamics")
-        return fit(self.dynamics, optimizer, replay.transitions(), patience=self.fit_patience)
-
     def training_step(self, batch: TensorDict, batch_idx: int) -> None:
         for windows in batch.unbind(0):
             critic_loss, value = self.step("critic", self.critic_loss, windows)  # 1.
@@ -142,5 +136,4 @@ class LOOPSARSA(Agent):
     def critic_loss(self, windows: TensorDict) -> tuple[Tensor, Tensor]:
         """The squared error of SARSA on windows [B] of two steps, and the critics' mean value."""
         target = sarsa_target(windows, self.target_critic, self.gamma)
-        values = self.critic(windows["observation"], windows["action"][:, :1])
-        return squared_error(values, target), values.detach().mean()
+        return self.critic.loss(windows["observation"], windows["action"][:, :1], target)

@@ -24,29 +24,24 @@ What the pseudo-code leaves open, and what is done here:
 """
 
 from collections.abc import Sequence
-from copy import deepcopy
 
-import torch
 from tensordict import TensorDict
 from torch import Tensor
-from torch.optim import Optimizer
 
-from lit_mbrl.algorithms.agent import Agent, adam, require_valid
+from lit_mbrl.algorithms.agent import require_valid
+from lit_mbrl.algorithms.soft_actor_critic import SoftActorCritic
 from lit_mbrl.data import EnvironmentReplay
-from lit_mbrl.dynamics import Dynamics, FitReport, fit
+from lit_mbrl.dynamics import Dynamics
 from lit_mbrl.errors import require
 from lit_mbrl.imagination import branched_rollouts
-from lit_mbrl.networks import Actor, Critic, Temperature
+from lit_mbrl.networks import Temperature
 from lit_mbrl.objectives import (
-    Plan,
     plan_value_target,
-    soft_critic_loss,
-    soft_target,
     unroll,
 )
 
 
-class MAAC(Agent):
+class MAAC(SoftActorCritic):
     """Model-augmented actor-critic: a policy gradient through H steps of the model.
 
     Args:
@@ -106,29 +101,8 @@ class MAAC(Agent):
             dynamics_networks,
             dynamics_elites,
         )
-        self.actor = Actor(observation_size, action_size, hidden_sizes)
-        self.critic = Critic(observation_size, action_size, 1, hidden_sizes, critics=2)
-        self.target_critic = deepcopy(self.critic).requires_grad_(False)
-        self.temperature = Temperature(initial_temperature, learned=target_entropy is not None)
-
-    def named_optimizers(self) -> dict[str, Optimizer]:
-        return {
-            "dynamics": self.dynamics.optimizer(),
-            **adam(
-                self.learning_rate,
-                critic=self.critic,
-                actor=self.actor,
-                temperature=self.temperature,
-            ),
-        }
-
-    def act(self, observation: Tensor, deterministic: bool = False) -> Tensor:
-        return self.actor.mode(observation) if deterministic else self.actor.sample(observation)[0]
-
-    def fit_dynamics(self, replay: EnvironmentReplay) -> FitReport:  # l.4-6
-        """Fit the ensemble to all of D_env."""
-        optimizer = self.optimizer("dynamics")
-        return fit(self.dynamics, optimizer, replay.transitions(), patience=self.fit_patience)
+        temperature = Temperature(initial_temperature, learned=target_entropy is not None)
+        self.make_actor_critic(observation_size, action_size, hidden_sizes, temperature)
 
     def imagine(self, replay: EnvironmentReplay, rollouts: int) -> TensorDict:  # l.7
         """Windows [M] imagined from `rollouts` real states."""
@@ -137,20 +111,17 @@ class MAAC(Agent):
 
     def training_step(self, batch: TensorDict, batch_idx: int) -> None:
         for transitions in batch.unbind(0):
-            actor_loss, log_prob = self.step(
-                "actor", self.actor_loss, transitions["observation"], max_norm=self.actor_max_norm
+            actor_loss, log_prob = self.improve_policy(
+                transitions["observation"], max_norm=self.actor_max_norm
             )  # l.10
-            if self.target_entropy is not None:
-                self.step("temperature", self.temperature.loss, log_prob, self.target_entropy)
             critic_loss, value = self.step("critic", self.critic_loss, transitions)  # l.11
             self.track(self.target_critic, self.critic, self.target_rate)
-        self.log_step(
-            critic_loss=critic_loss,
-            critic_value=value,
-            actor_loss=actor_loss,
-            actor_entropy=-log_prob.mean(),
+        self.log_update(
+            critic_loss,
+            value,
+            actor_loss,
+            log_prob,
             actor_gradient_norm=self.gradient_norms["actor"],
-            temperature=self.temperature(),
         )
 
     def actor_loss(self, observation: Tensor) -> tuple[Tensor, Tensor]:
@@ -162,11 +133,3 @@ class MAAC(Agent):
         end_value = self.critic(path.observation[:, -1], path.action[:, -1:]).amin(0)
         value = plan_value_target(reward, path.ended[:, -1], end_value + entropy[:, -1], self.gamma)
         return -value.mean(), path.log_prob[:, 0]
-
-    def critic_loss(self, transitions: TensorDict) -> tuple[Tensor, Tensor]:
-        """J_Q on transitions [B], real and imagined, and the critics' mean value."""
-        with torch.no_grad():
-            action, log_prob = self.actor.sample(transitions["next", "observation"])
-        next_plan, alpha = Plan(action.unsqueeze(1), log_prob), self.temperature()
-        target = soft_target(transitions, next_plan, self.target_critic, alpha, self.gamma)
-        return soft_critic_loss(transitions, self.critic, target)

@@ -11,22 +11,18 @@ and not at every step, a share of each batch (5%) is real, and the policy update
 """
 
 from collections.abc import Sequence
-from copy import deepcopy
 
-import torch
 from tensordict import TensorDict
-from torch import Tensor
-from torch.optim import Optimizer
 
-from lit_mbrl.algorithms.agent import Agent, adam, require_valid
+from lit_mbrl.algorithms.agent import require_valid
+from lit_mbrl.algorithms.soft_actor_critic import SoftActorCritic
 from lit_mbrl.data import EnvironmentReplay
-from lit_mbrl.dynamics import Dynamics, FitReport, fit
+from lit_mbrl.dynamics import Dynamics
 from lit_mbrl.imagination import branched_rollouts
-from lit_mbrl.networks import Actor, Critic, Temperature
-from lit_mbrl.objectives import Plan, soft_actor_loss, soft_critic_loss, soft_target
+from lit_mbrl.networks import Temperature
 
 
-class MBPO(Agent):
+class MBPO(SoftActorCritic):
     """SAC on real and imagined transitions.
 
     Args:
@@ -79,29 +75,8 @@ class MBPO(Agent):
             dynamics_networks,
             dynamics_elites,
         )
-        self.actor = Actor(observation_size, action_size, hidden_sizes)
-        self.critic = Critic(observation_size, action_size, 1, hidden_sizes, critics=2)
-        self.target_critic = deepcopy(self.critic).requires_grad_(False)
-        self.temperature = Temperature(initial_temperature, learned=target_entropy is not None)
-
-    def named_optimizers(self) -> dict[str, Optimizer]:
-        return {
-            "dynamics": self.dynamics.optimizer(),
-            **adam(
-                self.learning_rate,
-                critic=self.critic,
-                actor=self.actor,
-                temperature=self.temperature,
-            ),
-        }
-
-    def act(self, observation: Tensor, deterministic: bool = False) -> Tensor:
-        return self.actor.mode(observation) if deterministic else self.actor.sample(observation)[0]
-
-    def fit_dynamics(self, replay: EnvironmentReplay) -> FitReport:  # l.3
-        """Fit the ensemble to all of D_env."""
-        optimizer = self.optimizer("dynamics")
-        return fit(self.dynamics, optimizer, replay.transitions(), patience=self.fit_patience)
+        temperature = Temperature(initial_temperature, learned=target_entropy is not None)
+        self.make_actor_critic(observation_size, action_size, hidden_sizes, temperature)
 
     def imagine(self, replay: EnvironmentReplay, rollouts: int) -> TensorDict:  # l.6-8
         """Windows [M] imagined from `rollouts` real states."""
@@ -110,37 +85,8 @@ class MBPO(Agent):
 
     def training_step(self, batch: TensorDict, batch_idx: int) -> None:
         for transitions in batch.unbind(0):  # l.9
-            critic_loss, value = self.step(
-                "critic", self.critic_loss, transitions
-            )  # l.10, here and below
-            observation = transitions["observation"]
-            actor_loss, log_prob = self.step("actor", self.actor_loss, observation)
-            if self.target_entropy is not None:
-                self.step("temperature", self.temperature.loss, log_prob, self.target_entropy)
+            # l.10, SAC's update
+            critic_loss, value = self.step("critic", self.critic_loss, transitions)
+            actor_loss, log_prob = self.improve_policy(transitions["observation"])
             self.track(self.target_critic, self.critic, self.target_rate)
-        self.log_step(
-            critic_loss=critic_loss,
-            critic_value=value,
-            actor_loss=actor_loss,
-            actor_entropy=-log_prob.mean(),
-            temperature=self.temperature(),
-        )
-
-    def critic_loss(self, transitions: TensorDict) -> tuple[Tensor, Tensor]:
-        """Eq. 5 of SAC on transitions [B], and the critics' mean value."""
-        with torch.no_grad():
-            next_action = self.sample(transitions["next", "observation"])
-        alpha = self.temperature()
-        target = soft_target(transitions, next_action, self.target_critic, alpha, self.gamma)
-        return soft_critic_loss(transitions, self.critic, target)
-
-    def actor_loss(self, observation: Tensor) -> tuple[Tensor, Tensor]:
-        """Eq. 9 of SAC on observations [B, S], and the log-probabilities [B] of the actions."""
-        action = self.sample(observation)
-        loss = soft_actor_loss(observation, action, self.critic, self.temperature())
-        return loss, action.log_prob
-
-    def sample(self, observation: Tensor) -> Plan:
-        """Actions as plans of one step, for observations [B, S]."""
-        action, log_prob = self.actor.sample(observation)
-        return Plan(action.unsqueeze(1), log_prob)
+        self.log_update(critic_loss, value, actor_loss, log_prob)

@@ -34,22 +34,21 @@ What the paper leaves open, or writes in two ways, and what is done here:
 """
 
 from collections.abc import Sequence
-from copy import deepcopy
 
 import torch
 from tensordict import TensorDict
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lit_mbrl.algorithms.agent import Agent, adam, require_valid
-from lit_mbrl.data import EnvironmentReplay
-from lit_mbrl.dynamics import Dynamics, FitReport, fit
+from lit_mbrl.algorithms.agent import adam, require_valid
+from lit_mbrl.algorithms.soft_actor_critic import SoftActorCritic
+from lit_mbrl.dynamics import Dynamics
 from lit_mbrl.errors import require
-from lit_mbrl.networks import Actor, Critic, Temperature
-from lit_mbrl.objectives import Plan, one_vs_rest, soft_critic_loss, soft_target
+from lit_mbrl.networks import Actor, Temperature
+from lit_mbrl.objectives import one_vs_rest
 
 
-class MPDP(Agent):
+class MPDP(SoftActorCritic):
     """Model-based planning distilled to policy.
 
     Args:
@@ -112,13 +111,11 @@ class MPDP(Agent):
             dynamics_networks,
             dynamics_elites,
         )
-        self.actor = Actor(observation_size, action_size, hidden_sizes)
+        temperature = Temperature(alpha, learned=False)
+        self.make_actor_critic(observation_size, action_size, hidden_sizes, temperature)
         self.later_actors = nn.ModuleList(
             Actor(observation_size, action_size, hidden_sizes) for _ in range(max_horizon - 1)
         )
-        self.critic = Critic(observation_size, action_size, 1, hidden_sizes, critics=2)
-        self.target_critic = deepcopy(self.critic).requires_grad_(False)
-        self.temperature = Temperature(alpha, learned=False)
 
     def named_optimizers(self) -> dict[str, Optimizer]:
         actors = nn.ModuleList([self.actor, *self.later_actors])
@@ -127,17 +124,9 @@ class MPDP(Agent):
             **adam(self.learning_rate, critic=self.critic, actor=actors),
         }
 
-    def act(self, observation: Tensor, deterministic: bool = False) -> Tensor:
-        return self.actor.mode(observation) if deterministic else self.actor.sample(observation)[0]
-
-    def fit_dynamics(self, replay: EnvironmentReplay) -> FitReport:  # Alg. 2, l.4
-        """Fit the ensemble to all of D."""
-        optimizer = self.optimizer("dynamics")
-        return fit(self.dynamics, optimizer, replay.transitions(), patience=self.fit_patience)
-
     def training_step(self, batch: TensorDict, batch_idx: int) -> None:
         for transitions in batch.unbind(0):  # Alg. 2, l.5
-            critic_loss, value = self.step("critic", self.critic_loss, transitions)  # l.6
+            critic_loss, value = self.step("critic", self.critic_loss, transitions)  # l.6, Eq. 2-3
             self.track(self.target_critic, self.critic, self.target_rate)
             actor_loss, log_prob, length, error = self.step(
                 "actor", self.actor_loss, transitions["observation"], max_norm=self.actor_max_norm
@@ -151,14 +140,6 @@ class MPDP(Agent):
             rollout_adaptive_length=length,
             rollout_model_error=error,
         )
-
-    def critic_loss(self, transitions: TensorDict) -> tuple[Tensor, Tensor]:
-        """Eq. 2-3 on real transitions [B], by SAC's error, and the critics' mean value."""
-        with torch.no_grad():
-            action, log_prob = self.actor.sample(transitions["next", "observation"])
-        next_plan, alpha = Plan(action.unsqueeze(1), log_prob), self.temperature()
-        target = soft_target(transitions, next_plan, self.target_critic, alpha, self.gamma)
-        return soft_critic_loss(transitions, self.critic, target)
 
     def actor_loss(self, observation: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Algorithm 1 at observations [B, S].

@@ -32,23 +32,22 @@ and asks for a wider policy than the published code's, by log 3 nats a step.
 """
 
 from collections.abc import Sequence
-from copy import deepcopy
 
 import torch
 from tensordict import TensorDict
 from torch import Tensor
-from torch.optim import Optimizer
 
-from lit_mbrl.algorithms.agent import Agent, adam, require_valid
+from lit_mbrl.algorithms.agent import require_valid
+from lit_mbrl.algorithms.soft_actor_critic import SoftActorCritic
 from lit_mbrl.data import EnvironmentReplay
-from lit_mbrl.dynamics import Dynamics, FitReport, fit
+from lit_mbrl.dynamics import Dynamics
 from lit_mbrl.errors import require
 from lit_mbrl.imagination import branched_rollouts
-from lit_mbrl.networks import Actor, Critic, Temperature
-from lit_mbrl.objectives import Plan, soft_actor_loss, soft_critic_loss, soft_target
+from lit_mbrl.networks import Temperature
+from lit_mbrl.objectives import Plan, soft_actor_loss
 
 
-class MPPVE(Agent):
+class MPPVE(SoftActorCritic):
     """Model-based planning policy learning with multi-step plan value estimation.
 
     Args:
@@ -123,24 +122,9 @@ class MPPVE(Agent):
             dynamics_networks,
             dynamics_elites,
         )
-        self.actor = Actor(observation_size, action_size, hidden_sizes)
-        self.critic = Critic(observation_size, action_size, plan_length, hidden_sizes, critics)
-        self.target_critic = deepcopy(self.critic).requires_grad_(False)
-        self.temperature = Temperature(initial_temperature, learned=target_entropy is not None)
-
-    def named_optimizers(self) -> dict[str, Optimizer]:
-        return {
-            "dynamics": self.dynamics.optimizer(),
-            **adam(
-                self.learning_rate,
-                critic=self.critic,
-                actor=self.actor,
-                temperature=self.temperature,
-            ),
-        }
-
-    def act(self, observation: Tensor, deterministic: bool = False) -> Tensor:
-        return self.actor.mode(observation) if deterministic else self.actor.sample(observation)[0]
+        temperature = Temperature(initial_temperature, learned=target_entropy is not None)
+        sizes = (observation_size, action_size, hidden_sizes)
+        self.make_actor_critic(*sizes, temperature, plan_length, critics)
 
     def check_batch(self, real_rows: int, imagined_rows: int) -> None:
         require(
@@ -149,11 +133,6 @@ class MPPVE(Agent):
             f"{real_rows} real rows a batch",
             "at least 1 / data.batch_size: MPPVE's actor learns from real states",
         )
-
-    def fit_dynamics(self, replay: EnvironmentReplay) -> FitReport:  # l.3
-        """Fit the ensemble to all of D_env (Eq. 10)."""
-        optimizer = self.optimizer("dynamics")
-        return fit(self.dynamics, optimizer, replay.transitions(), patience=self.fit_patience)
 
     def imagine(self, replay: EnvironmentReplay, rollouts: int) -> TensorDict:  # l.6-8
         """Windows [M] along `rollouts` branched rollouts of the present rollout length."""
@@ -164,26 +143,18 @@ class MPPVE(Agent):
         # Neither the policy nor the model changes during the critic updates, so the plans of all
         # G targets are made at once.
         following = batch["next", "observation"].flatten(0, 1)
-        next_plan = self.compiler.call("the plans", self.plan, following)
+        next_plan = self.compiler.call("the plans", self.sample_plan, following)
         plans = zip(*(part.view(*batch.shape, *part.shape[1:]) for part in next_plan), strict=True)
         for windows, (action, log_prob) in zip(batch.unbind(0), plans, strict=True):  # l.9
             critic_loss, value = self.step(
                 "critic", self.critic_loss, windows, Plan(action, log_prob)
-            )  # l.10
+            )  # l.10, Eq. 46-51
             self.track(self.target_critic, self.critic, self.target_rate)  # l.11
         real = batch["observation"][batch["real"]]
-        actor_loss, log_prob = self.step(
-            "actor", self.actor_loss, real, self.differentiated, max_norm=self.actor_max_norm
+        actor_loss, log_prob = self.improve_policy(
+            real, self.differentiated, max_norm=self.actor_max_norm
         )  # l.13
-        if self.target_entropy is not None:
-            self.step("temperature", self.temperature.loss, log_prob, self.target_entropy)
-        self.log_step(
-            critic_loss=critic_loss,
-            critic_value=value,
-            actor_loss=actor_loss,
-            actor_entropy=-log_prob.mean() / self.plan_length,
-            temperature=self.temperature(),
-        )
+        self.log_update(critic_loss, value, actor_loss, log_prob)
 
     @property
     def differentiated(self) -> int:
@@ -191,7 +162,7 @@ class MPPVE(Agent):
         reached = self.rollout_length + 1 if self.plan_gradient_cut else self.plan_length
         return min(reached, self.plan_length)
 
-    def plan(self, observation: Tensor, differentiated: int | None = None) -> Plan:
+    def sample_plan(self, observation: Tensor, differentiated: int | None = None) -> Plan:
         """Plans of k steps for observations [B, S] (Eq. 1-4), reparameterised (Eq. 18).
 
         Only the first `differentiated` actions carry a gradient; all if None.
@@ -215,14 +186,10 @@ class MPPVE(Agent):
                 observation = torch.where(alive.unsqueeze(-1), following, observation)
         return Plan(torch.stack(actions, 1), torch.stack(log_probs, 1).sum(1))  # Eq. 4
 
-    def critic_loss(self, windows: TensorDict, next_plan: Plan) -> tuple[Tensor, Tensor]:
-        """Eq. 46-51 on windows [B] with plans [B] at their ends; and the critics' mean value."""
-        alpha = self.temperature()
-        target = soft_target(windows, next_plan, self.target_critic, alpha, self.gamma)  # Eq. 51
-        return soft_critic_loss(windows, self.critic, target)  # Eq. 48
-
-    def actor_loss(self, observation: Tensor, differentiated: int) -> tuple[Tensor, Tensor]:
+    def actor_loss(
+        self, observation: Tensor, differentiated: int | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Eq. 52-53 on real observations [B, S], and log pi^k [B] of the plans."""
-        plan = self.plan(observation, differentiated)
+        plan = self.sample_plan(observation, differentiated)
         loss = soft_actor_loss(observation, plan, self.critic, self.temperature())
         return loss, plan.log_prob

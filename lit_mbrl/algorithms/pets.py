@@ -22,8 +22,7 @@ from torch.optim import Optimizer
 
 from lit_mbrl.algorithms.agent import Agent
 from lit_mbrl.behaviour import Behaviour
-from lit_mbrl.data import EnvironmentReplay
-from lit_mbrl.dynamics import Dynamics, FitReport, fit
+from lit_mbrl.dynamics import Dynamics
 from lit_mbrl.envs import resolve_reward
 from lit_mbrl.errors import require
 from lit_mbrl.planning import ImaginedReturn, Planner, PlanningBehaviour, Problem, Solution
@@ -92,11 +91,6 @@ class PETS(Agent):
 
     def named_optimizers(self) -> dict[str, Optimizer]:
         return {"dynamics": self.dynamics.optimizer()}
-
-    def fit_dynamics(self, replay: EnvironmentReplay) -> FitReport:  # l.3
-        """Fit the ensemble to all of D."""
-        optimizer = self.optimizer("dynamics")
-        return fit(self.dynamics, optimizer, replay.transitions(), patience=self.fit_patience)
 
     def plan(self, state: Tensor, start: Solution | None = None) -> Solution:  # l.5-8
         """Plans for states [B, S]."""

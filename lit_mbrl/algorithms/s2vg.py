@@ -110,7 +110,7 @@ class S2VG(Agent):
         }
 
     def act(self, observation: Tensor, deterministic: bool = False) -> Tensor:
-        return self.actor.mode(observation) if deterministic else self.actor.sample(observation)[0]
+        return self.actor.act(observation, deterministic)
 
     def training_step(self, batch: TensorDict, batch_idx: int) -> None:
         for transitions in batch.unbind(0):  # 1.
@@ -118,7 +118,7 @@ class S2VG(Agent):
             (reward_loss,) = self.step("reward", self.reward_loss, transitions)
         for transitions in batch.unbind(0):  # 3.
             observation = transitions["observation"]
-            critic_loss, value = self.step("critic", self.critic_loss, *self.expand(transitions))
+            critic_loss, value = self.step("critic", self.critic.loss, *self.expand(transitions))
             self.step("value", self.value_loss, observation)
             actor_loss, log_prob = self.step(
                 "actor", self.actor_loss, observation, max_norm=self.actor_max_norm
@@ -158,13 +158,6 @@ class S2VG(Agent):
         observation, action = transitions["observation"], transitions["action"][:, 0]
         mean, std = self.reward(torch.cat([observation, action], -1))
         return _expected_square(mean, std, transitions["reward"])
-
-    def critic_loss(
-        self, observation: Tensor, action: Tensor, target: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Eq. 7 on what `expand` returns, summed over both Q; and their mean value."""
-        values = self.critic(observation, action)
-        return squared_error(values, target), values.detach().mean()
 
     @torch.no_grad()
     def expand(self, transitions: TensorDict) -> Expansion:

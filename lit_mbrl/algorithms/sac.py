@@ -8,19 +8,15 @@ Every gradient update of an environment step, on a batch of real transitions:
 """
 
 from collections.abc import Sequence
-from copy import deepcopy
 
-import torch
 from tensordict import TensorDict
-from torch import Tensor
-from torch.optim import Optimizer
 
-from lit_mbrl.algorithms.agent import Agent, adam, require_valid
-from lit_mbrl.networks import Actor, Critic, Temperature
-from lit_mbrl.objectives import Plan, soft_actor_loss, soft_critic_loss, soft_target
+from lit_mbrl.algorithms.agent import require_valid
+from lit_mbrl.algorithms.soft_actor_critic import SoftActorCritic
+from lit_mbrl.networks import Temperature
 
 
-class SAC(Agent):
+class SAC(SoftActorCritic):
     """Soft actor-critic with two critics and a learned temperature.
 
     Args:
@@ -51,53 +47,12 @@ class SAC(Agent):
         self.save_hyperparameters()
         self.learning_rate, self.gamma, self.target_rate = learning_rate, gamma, target_rate
         self.target_entropy = target_entropy
-        self.actor = Actor(observation_size, action_size, hidden_sizes)
-        self.critic = Critic(observation_size, action_size, 1, hidden_sizes, critics=2)
-        self.target_critic = deepcopy(self.critic).requires_grad_(False)
-        self.temperature = Temperature(initial_temperature, learned=target_entropy is not None)
-
-    def named_optimizers(self) -> dict[str, Optimizer]:
-        return adam(
-            self.learning_rate,
-            critic=self.critic,
-            actor=self.actor,
-            temperature=self.temperature,
-        )
-
-    def act(self, observation: Tensor, deterministic: bool = False) -> Tensor:
-        return self.actor.mode(observation) if deterministic else self.actor.sample(observation)[0]
+        temperature = Temperature(initial_temperature, learned=target_entropy is not None)
+        self.make_actor_critic(observation_size, action_size, hidden_sizes, temperature)
 
     def training_step(self, batch: TensorDict, batch_idx: int) -> None:
         for transitions in batch.unbind(0):
             critic_loss, value = self.step("critic", self.critic_loss, transitions)  # 1.
-            observation = transitions["observation"]
-            actor_loss, log_prob = self.step("actor", self.actor_loss, observation)  # 2.
-            if self.target_entropy is not None:
-                self.step("temperature", self.temperature.loss, log_prob, self.target_entropy)  # 3.
+            actor_loss, log_prob = self.improve_policy(transitions["observation"])  # 2., 3.
             self.track(self.target_critic, self.critic, self.target_rate)  # 4.
-        self.log_step(
-            critic_loss=critic_loss,
-            critic_value=value,
-            actor_loss=actor_loss,
-            actor_entropy=-log_prob.mean(),
-            temperature=self.temperature(),
-        )
-
-    def critic_loss(self, transitions: TensorDict) -> tuple[Tensor, Tensor]:
-        """Eq. 5 of SAC on transitions [B], and the critics' mean value."""
-        with torch.no_grad():
-            next_action = self.sample(transitions["next", "observation"])
-        alpha = self.temperature()
-        target = soft_target(transitions, next_action, self.target_critic, alpha, self.gamma)
-        return soft_critic_loss(transitions, self.critic, target)
-
-    def actor_loss(self, observation: Tensor) -> tuple[Tensor, Tensor]:
-        """Eq. 9 of SAC on observations [B, S], and the log-probabilities [B] of the actions."""
-        action = self.sample(observation)
-        loss = soft_actor_loss(observation, action, self.critic, self.temperature())
-        return loss, action.log_prob
-
-    def sample(self, observation: Tensor) -> Plan:
-        """Actions as plans of one step, for observations [B, S]."""
-        action, log_prob = self.actor.sample(observation)
-        return Plan(action.unsqueeze(1), log_prob)
+        self.log_update(critic_loss, value, actor_loss, log_prob)

@@ -15,22 +15,20 @@ MPPVE's is the rhythm, SAC's: the policy moves after each critic update.
 """
 
 from collections.abc import Sequence
-from copy import deepcopy
 
 import torch
 from tensordict import TensorDict
 from torch import Tensor
-from torch.optim import Optimizer
 
-from lit_mbrl.algorithms.agent import Agent, adam, require_valid
-from lit_mbrl.data import EnvironmentReplay
-from lit_mbrl.dynamics import Dynamics, FitReport, fit
+from lit_mbrl.algorithms.agent import require_valid
+from lit_mbrl.algorithms.soft_actor_critic import SoftActorCritic
+from lit_mbrl.dynamics import Dynamics
 from lit_mbrl.errors import require
-from lit_mbrl.networks import Actor, Critic, Temperature
-from lit_mbrl.objectives import Plan, soft_actor_loss, soft_critic_loss, soft_target, unroll
+from lit_mbrl.networks import Temperature
+from lit_mbrl.objectives import Plan, unroll
 
 
-class SACMPPVE(Agent):
+class SACMPPVE(SoftActorCritic):
     """Multi-step plan values on real windows, and planning policy improvement.
 
     Args:
@@ -89,64 +87,22 @@ class SACMPPVE(Agent):
             dynamics_networks,
             dynamics_elites,
         )
-        self.actor = Actor(observation_size, action_size, hidden_sizes)
-        self.critic = Critic(observation_size, action_size, plan_length, hidden_sizes, critics=2)
-        self.target_critic = deepcopy(self.critic).requires_grad_(False)
-        self.temperature = Temperature(initial_temperature, learned=target_entropy is not None)
-
-    def named_optimizers(self) -> dict[str, Optimizer]:
-        return {
-            "dynamics": self.dynamics.optimizer(),
-            **adam(
-                self.learning_rate,
-                critic=self.critic,
-                actor=self.actor,
-                temperature=self.temperature,
-            ),
-        }
-
-    def act(self, observation: Tensor, deterministic: bool = False) -> Tensor:
-        return self.actor.mode(observation) if deterministic else self.actor.sample(observation)[0]
-
-    def fit_dynamics(self, replay: EnvironmentReplay) -> FitReport:  # l.3
-        """Fit the ensemble to all of D_env (Eq. 10)."""
-        optimizer = self.optimizer("dynamics")
-        return fit(self.dynamics, optimizer, replay.transitions(), patience=self.fit_patience)
+        temperature = Temperature(initial_temperature, learned=target_entropy is not None)
+        sizes = (observation_size, action_size, hidden_sizes)
+        self.make_actor_critic(*sizes, temperature, plan_length)
 
     def training_step(self, batch: TensorDict, batch_idx: int) -> None:
         for windows in batch.unbind(0):  # l.6
             critic_loss, value = self.step("critic", self.critic_loss, windows)  # l.7
             self.track(self.target_critic, self.critic, self.target_rate)  # l.8
-            actor_loss, log_prob = self.step(
-                "actor", self.actor_loss, windows["observation"], max_norm=self.actor_max_norm
+            actor_loss, log_prob = self.improve_policy(
+                windows["observation"], max_norm=self.actor_max_norm
             )  # l.9
-            if self.target_entropy is not None:
-                self.step("temperature", self.temperature.loss, log_prob, self.target_entropy)
-        self.log_step(
-            critic_loss=critic_loss,
-            critic_value=value,
-            actor_loss=actor_loss,
-            actor_entropy=-log_prob.mean() / self.plan_length,
-            temperature=self.temperature(),
-        )
+        self.log_update(critic_loss, value, actor_loss, log_prob)
 
-    def plan(self, observation: Tensor) -> Plan:
+    def sample_plan(self, observation: Tensor) -> Plan:
         """Plans of k steps for observations [B, S] (Eq. 1-4), the model's states held fixed."""
         step = torch.no_grad()(self.dynamics.step)
         path = unroll(observation, self.plan_length - 1, self.actor.sample, step)
         alive = ~path.ended
         return Plan(path.action * alive.unsqueeze(-1), (path.log_prob * alive).sum(1))
-
-    def critic_loss(self, windows: TensorDict) -> tuple[Tensor, Tensor]:
-        """Eq. 48-51 on real windows [B], and the critics' mean value."""
-        with torch.no_grad():
-            next_plan = self.plan(windows["next", "observation"])
-        alpha = self.temperature()
-        target = soft_target(windows, next_plan, self.target_critic, alpha, self.gamma)  # Eq. 51
-        return soft_critic_loss(windows, self.critic, target)  # Eq. 48
-
-    def actor_loss(self, observation: Tensor) -> tuple[Tensor, Tensor]:
-        """Eq. 52-53 on observations [B, S], and log pi^k [B] of the plans."""
-        plan = self.plan(observation)
-        loss = soft_actor_loss(observation, plan, self.critic, self.temperature())
-        return loss, plan.log_prob

@@ -5,7 +5,7 @@ The lines of Algorithm 4, which is Algorithm 3 (SAC-MVE, see `SACMVE`) but for l
   l.3   train p_theta on D_env, Eq. 10                       `fit_dynamics`, by the callback
   l.5   take an action with pi, add to D_env                 the data module
   l.6   real transitions, and rollouts of k steps from them  `expand`
-  l.7   Q on both by MVE's error                             `critic_loss`
+  l.7   Q on both by MVE's error                             `Critic.loss`
   l.8   the target critics track the critics                 `training_step`
   l.9   pi on the real states and the imagined ones          `training_step`
 
@@ -13,29 +13,23 @@ The algorithm's k is `horizon` here, MVE's H. The states of l.9 are those of l.7
 """
 
 from collections.abc import Sequence
-from copy import deepcopy
 
 import torch
 from tensordict import TensorDict
-from torch import Tensor
-from torch.optim import Optimizer
 
-from lit_mbrl.algorithms.agent import Agent, adam, require_valid
-from lit_mbrl.data import EnvironmentReplay
-from lit_mbrl.dynamics import Dynamics, FitReport, fit
+from lit_mbrl.algorithms.agent import require_valid
+from lit_mbrl.algorithms.soft_actor_critic import SoftActorCritic
+from lit_mbrl.dynamics import Dynamics
 from lit_mbrl.errors import require
-from lit_mbrl.networks import Actor, Critic, Temperature
+from lit_mbrl.networks import Temperature
 from lit_mbrl.objectives import (
     Expansion,
-    Plan,
-    soft_actor_loss,
     soft_expansion,
-    squared_error,
     unroll,
 )
 
 
-class SACMVEMPI(Agent):
+class SACMVEMPI(SoftActorCritic):
     """Value expansion, and a policy that is improved on real and imagined states.
 
     Args:
@@ -91,45 +85,16 @@ class SACMVEMPI(Agent):
             dynamics_networks,
             dynamics_elites,
         )
-        self.actor = Actor(observation_size, action_size, hidden_sizes)
-        self.critic = Critic(observation_size, action_size, 1, hidden_sizes, critics=2)
-        self.target_critic = deepcopy(self.critic).requires_grad_(False)
-        self.temperature = Temperature(initial_temperature, learned=target_entropy is not None)
-
-    def named_optimizers(self) -> dict[str, Optimizer]:
-        return {
-            "dynamics": self.dynamics.optimizer(),
-            **adam(
-                self.learning_rate,
-                critic=self.critic,
-                actor=self.actor,
-                temperature=self.temperature,
-            ),
-        }
-
-    def act(self, observation: Tensor, deterministic: bool = False) -> Tensor:
-        return self.actor.mode(observation) if deterministic else self.actor.sample(observation)[0]
-
-    def fit_dynamics(self, replay: EnvironmentReplay) -> FitReport:  # l.3
-        """Fit the ensemble to all of D_env (Eq. 10)."""
-        optimizer = self.optimizer("dynamics")
-        return fit(self.dynamics, optimizer, replay.transitions(), patience=self.fit_patience)
+        temperature = Temperature(initial_temperature, learned=target_entropy is not None)
+        self.make_actor_critic(observation_size, action_size, hidden_sizes, temperature)
 
     def training_step(self, batch: TensorDict, batch_idx: int) -> None:
         for transitions in batch.unbind(0):
             expansion = self.expand(transitions)  # l.6
-            critic_loss, value = self.step("critic", self.critic_loss, *expansion)  # l.7
+            critic_loss, value = self.step("critic", self.critic.loss, *expansion)  # l.7
             self.track(self.target_critic, self.critic, self.target_rate)  # l.8
-            actor_loss, log_prob = self.step("actor", self.actor_loss, expansion.observation)  # l.9
-            if self.target_entropy is not None:
-                self.step("temperature", self.temperature.loss, log_prob, self.target_entropy)
-        self.log_step(
-            critic_loss=critic_loss,
-            critic_value=value,
-            actor_loss=actor_loss,
-            actor_entropy=-log_prob.mean(),
-            temperature=self.temperature(),
-        )
+            actor_loss, log_prob = self.improve_policy(expansion.observation)  # l.9
+        self.log_update(critic_loss, value, actor_loss, log_prob)
 
     @torch.no_grad()
     def expand(self, transitions: TensorDict) -> Expansion:
@@ -138,16 +103,3 @@ class SACMVEMPI(Agent):
         state, ended = following["observation"], following["terminated"]
         path = unroll(state, self.horizon, self.actor.sample, self.dynamics.step, ended)
         return soft_expansion(transitions, path, self.target_critic, alpha, self.gamma)
-
-    def critic_loss(
-        self, observation: Tensor, action: Tensor, target: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """MVE's error of an `Expansion`, with states of one weight; and the critics' mean value."""
-        values = self.critic(observation, action)
-        return squared_error(values, target), values.detach().mean()
-
-    def actor_loss(self, observation: Tensor) -> tuple[Tensor, Tensor]:
-        """Eq. 9 of SAC on observations [B, S], and the log-probabilities [B] of the actions."""
-        action, log_prob = self.actor.sample(observation)
-        plan = Plan(action.unsqueeze(1), log_prob)
-        return soft_actor_loss(observation, plan, self.critic, self.temperature()), log_prob

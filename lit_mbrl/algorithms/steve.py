@@ -26,14 +26,12 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lit_mbrl.algorithms.agent import Agent, adam, require_valid
-from lit_mbrl.data import EnvironmentReplay
-from lit_mbrl.dynamics import Dynamics, FitReport, fit
+from lit_mbrl.dynamics import Dynamics
 from lit_mbrl.errors import require
 from lit_mbrl.networks import Critic, DeterministicActor
 from lit_mbrl.objectives import (
     candidate_targets,
     inverse_variance_mean,
-    squared_error,
     unroll,
 )
 
@@ -80,12 +78,11 @@ class STEVE(Agent):
         super().__init__()
         require(horizon >= 0, "model.horizon", horizon, "an integer >= 0; 0 is DDPG")
         require(critics >= 2, "model.critics", critics, "an integer of at least 2")
-        require(exploration_std >= 0, "model.exploration_std", exploration_std, "a number >= 0")
         require_valid(hidden_sizes, learning_rate, gamma, target_rate, patience=fit_patience)
         self.save_hyperparameters()
         self.horizon, self.learning_rate = horizon, learning_rate
         self.gamma, self.target_rate = gamma, target_rate
-        self.exploration_std, self.fit_patience = exploration_std, fit_patience
+        self.fit_patience = fit_patience
         self.dynamics = Dynamics(
             observation_size,
             action_size,
@@ -95,7 +92,9 @@ class STEVE(Agent):
             dynamics_networks,
             dynamics_elites,
         )
-        self.actor = DeterministicActor(observation_size, action_size, hidden_sizes)
+        self.actor = DeterministicActor(
+            observation_size, action_size, hidden_sizes, exploration_std
+        )
         self.critic = Critic(observation_size, action_size, 1, hidden_sizes, critics)
         self.target_actor = deepcopy(self.actor).requires_grad_(False)
         self.target_critic = deepcopy(self.critic).requires_grad_(False)
@@ -107,21 +106,13 @@ class STEVE(Agent):
         }
 
     def act(self, observation: Tensor, deterministic: bool = False) -> Tensor:
-        action = self.actor(observation)
-        if deterministic:
-            return action
-        return (action + self.exploration_std * torch.randn_like(action)).clamp(-1, 1)
-
-    def fit_dynamics(self, replay: EnvironmentReplay) -> FitReport:
-        """Fit the ensemble to all of D_env."""
-        optimizer = self.optimizer("dynamics")
-        return fit(self.dynamics, optimizer, replay.transitions(), patience=self.fit_patience)
+        return self.actor.act(observation, deterministic)
 
     def training_step(self, batch: TensorDict, batch_idx: int) -> None:
         for transitions in batch.unbind(0):
             target, weights = inverse_variance_mean(self.candidates(transitions))  # 1.-3.
             observation, action = transitions["observation"], transitions["action"]
-            critic_loss, value = self.step("critic", self.critic_loss, observation, action, target)
+            critic_loss, value = self.step("critic", self.critic.loss, observation, action, target)
             (actor_loss,) = self.step("actor", self.actor_loss, observation)
             self.track(self.target_critic, self.critic, self.target_rate)
             self.track(self.target_actor, self.actor, self.target_rate)
@@ -154,13 +145,6 @@ class STEVE(Agent):
             reward.expand(every), path.ended.expand(every), value, self.gamma
         )
         return candidates.flatten(0, 1)
-
-    def critic_loss(
-        self, observation: Tensor, action: Tensor, target: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """1/2 (Q_l(s, a) - y)^2 at [B, S] and [B, 1, A], summed over l; and the mean value."""
-        values = self.critic(observation, action)
-        return squared_error(values, target), values.detach().mean()
 
     def actor_loss(self, observation: Tensor) -> Tensor:
         """The mean of -Q_l(s, mu(s)) over critics and observations [B, S]."""

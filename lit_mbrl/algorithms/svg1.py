@@ -32,8 +32,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lit_mbrl.algorithms.agent import Agent, adam, require_valid
-from lit_mbrl.data import EnvironmentReplay
-from lit_mbrl.dynamics import Dynamics, FitReport, fit, infer_noise, step_with_noise
+from lit_mbrl.dynamics import Dynamics, infer_noise, step_with_noise
 from lit_mbrl.errors import require
 from lit_mbrl.networks import Actor, Value
 from lit_mbrl.objectives import plan_value_target
@@ -105,7 +104,7 @@ class SVG1(Agent):
         }
 
     def act(self, observation: Tensor, deterministic: bool = False) -> Tensor:
-        return self.actor.mode(observation) if deterministic else self.actor.sample(observation)[0]
+        return self.actor.act(observation, deterministic)
 
     def log_prob(self, observation: Tensor, action: Tensor) -> Tensor:
         """log pi(a|s) [B] of actions [B, A] at observations [B, S], as the data module keeps it."""
@@ -114,11 +113,6 @@ class SVG1(Agent):
     def check_batch(self, real_rows: int, imagined_rows: int) -> None:
         given = f"{imagined_rows} imagined rows a batch"
         require(imagined_rows == 0, "data.real_ratio", given, "1: SVG learns from real steps")
-
-    def fit_dynamics(self, replay: EnvironmentReplay) -> FitReport:  # l.7
-        """Fit the model to all of D."""
-        optimizer = self.optimizer("dynamics")
-        return fit(self.dynamics, optimizer, replay.transitions(), patience=self.fit_patience)
 
     def training_step(self, batch: TensorDict, batch_idx: int) -> None:
         for transitions in batch.unbind(0):  # l.10

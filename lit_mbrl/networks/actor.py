@@ -57,6 +57,10 @@ class Actor(nn.Module):
         unsquashed = mean + log_std.exp() * noise
         return unsquashed.tanh(), _log_density(noise, log_std, unsquashed)
 
+    def act(self, observation: Tensor, deterministic: bool = False) -> Tensor:
+        """An action [..., A] for [..., S]: the mode, or a sample."""
+        return self.mode(observation) if deterministic else self.sample(observation)[0]
+
     def log_prob(self, observation: Tensor, action: Tensor) -> Tensor:
         """log pi(a|s) [...] of actions [..., A] at [..., S]."""
         mean, log_std = self(observation)

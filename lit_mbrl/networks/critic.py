@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_mbrl.networks.mlp import EnsembleMLP
+from lit_mbrl.objectives.values import squared_error
 
 
 class Critic(nn.Module):
@@ -38,3 +39,14 @@ class Critic(nn.Module):
         assert observation.shape[:1] == plan.shape[:1] and plan.shape[1:] == self.plan_shape
         x = torch.cat([observation, plan.flatten(-2)], -1)
         return self.ensemble(x.expand(self.ensemble.networks, -1, -1)).squeeze(-1)
+
+    def loss(self, observation: Tensor, plan: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """1/2 (Q(s, plan) - y)^2 (paper 000, Eq. 13), and the mean value, without gradient.
+
+        Args:
+            observation: s [B, S].
+            plan: Actions [B, k, A].
+            target: y [B], common to the critics, over which the loss is summed.
+        """
+        values = self(observation, plan)
+        return squared_error(values, target), values.detach().mean()

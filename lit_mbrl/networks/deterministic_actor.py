@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from itertools import pairwise
 
+import torch
 from torch import Tensor, nn
 
+from lit_mbrl.errors import require
 from lit_mbrl.precision import Float32Linear
 
 
@@ -15,10 +17,20 @@ class DeterministicActor(nn.Module):
         observation_size: S.
         action_size: A.
         hidden_sizes: Widths of the ReLU layers.
+        exploration_std: Deviation of the noise with which it explores.
     """
 
-    def __init__(self, observation_size: int, action_size: int, hidden_sizes: Sequence[int]):
+    def __init__(
+        self,
+        observation_size: int,
+        action_size: int,
+        hidden_sizes: Sequence[int],
+        exploration_std: float,
+    ):
         super().__init__()
+        name, allowed = "model.exploration_std", "a number >= 0"
+        require(exploration_std >= 0, name, exploration_std, allowed)
+        self.exploration_std = exploration_std
         layers: list[nn.Module] = [Float32Linear(observation_size, hidden_sizes[0])]
         for i, o in pairwise(hidden_sizes):
             layers += [nn.ReLU(inplace=True), nn.Linear(i, o)]
@@ -34,3 +46,10 @@ class DeterministicActor(nn.Module):
     def mode(self, observation: Tensor) -> Tensor:
         """The same, under the name that all actors have for it."""
         return self(observation)
+
+    def act(self, observation: Tensor, deterministic: bool = False) -> Tensor:
+        """An action [..., A] for [..., S], with noise if it is to explore."""
+        action = self(observation)
+        if deterministic:
+            return action
+        return (action + self.exploration_std * torch.randn_like(action)).clamp(-1, 1)

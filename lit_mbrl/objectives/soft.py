@@ -10,7 +10,7 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from lit_mbrl.objectives.values import plan_value_target, squared_error
+from lit_mbrl.objectives.values import plan_value_target
 
 Values = Callable[[Tensor, Tensor], Tensor]
 """Values [C, B] of C critics for observations [B, S] and plans [B, k, A]."""
@@ -35,12 +35,6 @@ def soft_target(
     value = target_critic(following["observation"], next_plan.action).amin(0)
     next_value = value - alpha * next_plan.log_prob
     return plan_value_target(windows["reward"], following["terminated"], next_value, gamma)
-
-
-def soft_critic_loss(windows: TensorDict, critic: Values, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Eq. 48 (SAC: Eq. 5), summed over the critics, and the critics' mean value."""
-    values = critic(windows["observation"], windows["action"])
-    return squared_error(values, target), values.detach().mean()
 
 
 def soft_actor_loss(observation: Tensor, plan: Plan, critic: Values, alpha: Tensor) -> Tensor:
