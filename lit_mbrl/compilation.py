@@ -33,6 +33,18 @@ def gradient(objective: Objective, parameters: Sequence[Tensor], *inputs: Any) -
     return tuple(output.detach() for output in outputs), found
 
 
+def set_gradients(parameters: Sequence[Tensor], found: Sequence[Tensor | None]) -> None:
+    """Give the parameters their gradients, laid out in memory as they are.
+
+    Torch's fused Adam on a CPU walks through both as they lie, so that a transposed gradient would
+    step the wrong weights.
+    """
+    for parameter, part in zip(parameters, found, strict=True):
+        if part is not None and part.stride() != parameter.stride():
+            part = torch.empty_like(parameter).copy_(part)
+        parameter.grad = part
+
+
 class Compiler:
     """Calls functions: compiled ones, once it is enabled.
 

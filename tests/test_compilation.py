@@ -8,7 +8,7 @@ from tensordict import TensorDict
 from torch import Tensor, nn
 
 from lit_mbrl.algorithms import MBPO, MPPVE, SAC, Agent
-from lit_mbrl.compilation import Compiler, gradient
+from lit_mbrl.compilation import Compiler, gradient, set_gradients
 from lit_mbrl.dynamics import Dynamics, fit
 
 S, A, B = 4, 2, 12
@@ -145,3 +145,20 @@ def test_without_a_compiler_one_line_says_so(
         torch.testing.assert_close(found, gradient(module.loss, parameters, x, 2))
     ours = "q could not be compiled and runs without: "
     assert capsys.readouterr().err.count(ours) == 1
+
+
+def test_a_transposed_gradient_steps_the_weights_that_it_is_of() -> None:
+    torch.manual_seed(0)
+    weight, naive = (torch.nn.Parameter(torch.zeros(3, 5)) for _ in range(2))
+    target = torch.randn(3, 5)
+    fused, plain = (
+        torch.optim.Adam([w], lr=0.1, fused=f) for w, f in ((weight, True), (naive, False))
+    )
+    for _ in range(10):
+        part = (weight.detach() - target).T.contiguous().T
+        assert part.stride() == (1, 3)
+        set_gradients([weight], [part])
+        naive.grad = naive.detach() - target
+        fused.step()
+        plain.step()
+    torch.testing.assert_close(weight, naive)

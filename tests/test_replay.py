@@ -166,6 +166,20 @@ def test_sampling_is_uniform() -> None:
     assert abs(statistic - 99) < 5 * (2 * 99) ** 0.5
 
 
+def test_what_was_complete_before_is_not_drawn_but_kept() -> None:
+    replay, steps = EnvironmentReplay(1000, 1), episodes(seed=0, steps=50)
+    for index, step in enumerate(steps):
+        if index == 30:
+            replay.draw_from_here()
+        replay.add(step.frame())
+    other = EnvironmentReplay(1000, 1)
+    other.restore(replay.snapshot())
+    for buffer in (replay, other):
+        drawn = set(map(tuple, buffer.sample_windows(2000)["observation"].tolist()))
+        assert drawn == {tuple(step.observation.tolist()) for step in steps[30:]}
+        assert len(buffer.transitions()) == 50
+
+
 def rows(first: int, last: int) -> TensorDict:
     return TensorDict({"observation": torch.arange(first, last).float()}, batch_size=[last - first])
 

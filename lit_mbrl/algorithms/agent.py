@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
 from lit_mbrl.behaviour import Behaviour
-from lit_mbrl.compilation import Compiler, Objective
+from lit_mbrl.compilation import Compiler, Objective, set_gradients
 from lit_mbrl.data import EnvironmentReplay
 from lit_mbrl.dynamics import Dynamics, FitReport, fit
 from lit_mbrl.errors import require
@@ -33,6 +33,7 @@ class Agent(LightningModule):
     needs_paths = False  # whether windows have all the states on their way
     needs_log_prob = False  # whether actions are kept with what `log_prob(s, a)` was then
     learns_from_batches = True  # if not, `data.updates_per_step` is 0
+    learns_from_warmup = True  # whether batches may hold the random actions of the warm-up
 
     dynamics: Dynamics
     fit_patience: int
@@ -101,8 +102,7 @@ class Agent(LightningModule):
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         update = f"the {name}'s update"
         outputs, found = self.compiler.gradient(update, objective, parameters, *inputs)
-        for parameter, part in zip(parameters, found, strict=True):
-            parameter.grad = part
+        set_gradients(parameters, found)
         if max_norm is not None:
             self.gradient_norms[name] = nn.utils.clip_grad_norm_(parameters, max_norm)
         optimizer.step()

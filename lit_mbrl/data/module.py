@@ -144,6 +144,8 @@ class ReplayData(LightningDataModule):
             for _ in range(self.warmup_steps):
                 self._store(next(frames))
             self.last_episode_return = None
+            if not agent.learns_from_warmup:
+                self.replay.draw_from_here()
         else:
             self._refill(self._restored)
             self._restored = None

@@ -7,6 +7,7 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 from torchrl.data import LazyTensorStorage, ReplayBuffer
 
+from lit_mbrl.data.packing import Entry, layout_of, pack, unpack
 from lit_mbrl.data.windows import windows_from
 
 
@@ -90,10 +91,15 @@ class EnvironmentReplay:
         """End the present episode as a time limit would: no window will cross this point."""
         self._pending = self.steps
 
+    def draw_from_here(self) -> None:
+        """Draw no window any more that is complete by now; the model is still fitted to all."""
+        self._starts.skip()
+
     def snapshot(self) -> dict[str, Any]:
         """All that is kept, as plain values and tensors."""
+        rows = self._buffer.storage[: len(self)].apply(_stored).to_dict() if len(self) else None
         return {
-            "rows": _plain(self._buffer, len(self)),
+            "rows": rows,
             "capacity": self.capacity,
             "steps": self.steps,
             "pending": self._pending,
@@ -104,7 +110,9 @@ class EnvironmentReplay:
     def restore(self, snapshot: dict[str, Any]) -> None:
         """Put back what `snapshot` returned, into an empty buffer of the same capacity."""
         self.steps, self._pending = snapshot["steps"], snapshot["pending"]
-        _refill(self._buffer, snapshot["rows"], self.steps % self.capacity)
+        if len(self):
+            rows = TensorDict(snapshot["rows"], batch_size=[len(self)])
+            _refill(self._buffer, rows, self.steps % self.capacity)
         self._starts.restore(snapshot["starts"])
         self._full_starts.restore(snapshot["full_starts"])
 
@@ -151,6 +159,7 @@ class _Starts:
     def __init__(self, capacity: int):
         self._ring = torch.empty(capacity, dtype=torch.int64)
         self._first = self._end = 0
+        self._skipped = 0  # those that are not drawn
 
     def append(self, step: int) -> None:
         self._ring[self._end % len(self._ring)] = step
@@ -160,11 +169,14 @@ class _Starts:
         while self._first < self._end and self._ring[self._first % len(self._ring)] < step:
             self._first += 1
 
+    def skip(self) -> None:
+        self._skipped = self._end
+
     def snapshot(self) -> dict[str, Any]:
-        return {"values": self.values(), "first": self._first}
+        return {"values": self.values(), "first": self._first, "skipped": self._skipped}
 
     def restore(self, snapshot: dict[str, Any]) -> None:
-        self._first = snapshot["first"]
+        self._first, self._skipped = snapshot["first"], snapshot["skipped"]
         self._end = self._first + len(snapshot["values"])
         self._ring[torch.arange(self._first, self._end) % len(self._ring)] = snapshot["values"]
 
@@ -172,13 +184,15 @@ class _Starts:
         return self._ring[torch.arange(self._first, self._end) % len(self._ring)]
 
     def sample(self, number: int, newest: int | None = None) -> Tensor:
-        first = self._first if newest is None else max(self._first, self._end - newest)
+        first = max(self._first, self._skipped)
+        if newest is not None:
+            first = max(first, self._end - newest)
         drawn = torch.randint(first, self._end, (number,))
         return self._ring[drawn % len(self._ring)]
 
 
 class ImaginedReplay:
-    """D_model: imagined windows as rows, the newest `capacity` of them.
+    """D_model: imagined windows, the newest `capacity` of them, each a row of one tensor.
 
     Args:
         device: Where the windows are kept.
@@ -189,6 +203,7 @@ class ImaginedReplay:
         self.capacity = 0
         self._added = 0  # windows put into the present buffer, so that the oldest is known
         self._buffer: ReplayBuffer | None = None
+        self._layout: list[Entry] = []
 
     def __len__(self) -> int:
         return min(self._added, self.capacity)
@@ -197,58 +212,64 @@ class ImaginedReplay:
         """Change the capacity, keeping the newest windows that fit."""
         if capacity == self.capacity:
             return
-        kept = self.windows()[-capacity:] if len(self) else None
+        kept = self._rows()[-capacity:] if len(self) else None
         self.capacity, self._added = capacity, 0
         self._buffer = ReplayBuffer(storage=LazyTensorStorage(capacity, device=self.device))
         if kept is not None:
-            self.extend(kept)
+            self._extend(kept)
 
     def extend(self, windows: TensorDict) -> None:
         """Append windows [N]; the oldest make room."""
-        assert self._buffer is not None, "resize() gives the buffer its capacity"
-        windows = windows[-self.capacity :]
         if len(windows):
-            self._buffer.extend(windows)
-            self._added += len(windows)
+            self._layout = layout_of(windows)
+            self._extend(pack(windows[-self.capacity :], self._layout))
 
     def windows(self) -> TensorDict:
         """All windows that are kept, oldest first."""
-        assert self._buffer is not None, "nothing was ever stored"
-        order = torch.arange(self._added - len(self), self._added) % self.capacity
-        return self._buffer.storage[order.to(self.device)]
+        return unpack(self._rows(), self._layout)
 
     def sample(self, number: int) -> TensorDict:
         """`number` windows drawn uniformly with replacement."""
         assert self._buffer is not None, "nothing was ever stored"
-        return self._buffer.storage[torch.randint(len(self), (number,)).to(self.device)]
+        drawn = torch.randint(len(self), (number,)).to(self.device)
+        return unpack(self._buffer.storage[drawn], self._layout)
 
     def snapshot(self) -> dict[str, Any]:
         """All that is kept, as plain values and tensors."""
-        rows = {} if self._buffer is None else _plain(self._buffer, len(self))
-        return {"rows": rows, "capacity": self.capacity, "added": self._added}
+        rows = _stored(self._buffer.storage[: len(self)]) if self._buffer and len(self) else None
+        layout = [tuple(entry) for entry in self._layout]
+        return {"rows": rows, "layout": layout, "capacity": self.capacity, "added": self._added}
 
     def restore(self, snapshot: dict[str, Any]) -> None:
         """Put back what `snapshot` returned, into an empty buffer."""
+        self._layout = [Entry(*entry) for entry in snapshot["layout"]]
         if snapshot["capacity"]:
             self.resize(snapshot["capacity"])
             self._added = snapshot["added"]
             assert self._buffer is not None
-            _refill(self._buffer, snapshot["rows"], self._added % self.capacity)
+            if len(self):
+                _refill(self._buffer, snapshot["rows"], self._added % self.capacity)
+
+    def _rows(self) -> Tensor:
+        """The rows that are kept, oldest first."""
+        assert self._buffer is not None, "nothing was ever stored"
+        order = torch.arange(self._added - len(self), self._added) % self.capacity
+        rows: Tensor = self._buffer.storage[order.to(self.device)]
+        return rows
+
+    def _extend(self, rows: Tensor) -> None:
+        assert self._buffer is not None, "resize() gives the buffer its capacity"
+        self._buffer.extend(rows)
+        self._added += len(rows)
 
 
-def _plain(buffer: ReplayBuffer, rows: int) -> dict[str, Any]:
-    """The rows in the order in which they lie; on a CPU they are not copied."""
-    if not rows:
-        return {}
+def _stored(values: Tensor) -> Tensor:
+    """Values as they lie; on a CPU they are not copied."""
     # By way of numpy, because a slice of torch's would be saved with all of its storage.
-    stored = buffer.storage[:rows].cpu().apply(lambda values: torch.from_numpy(values.numpy()))
-    plain: dict[str, Any] = stored.to_dict()
-    return plain
+    return torch.from_numpy(values.cpu().numpy())
 
 
-def _refill(buffer: ReplayBuffer, rows: dict[str, Any], cursor: int) -> None:
+def _refill(buffer: ReplayBuffer, rows: TensorDict | Tensor, cursor: int) -> None:
     """Lay the rows where they lay, and write the next one at `cursor`."""
-    if rows:
-        length = len(rows["reward"])
-        buffer.extend(TensorDict(rows, batch_size=[length]))
-        buffer.writer.load_state_dict({"_cursor": cursor})
+    buffer.extend(rows)
+    buffer.writer.load_state_dict({"_cursor": cursor})

@@ -8,7 +8,7 @@ from tensordict import TensorDict
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lit_mbrl.compilation import gradient
+from lit_mbrl.compilation import gradient, set_gradients
 from lit_mbrl.dynamics.ensemble import Dynamics
 from lit_mbrl.dynamics.termination import fit_termination, termination_error
 
@@ -80,8 +80,7 @@ def fit(
                 partial(dynamics.compiler.gradient, "the dynamics' update") if full else gradient
             )
             _, found = differentiate(loss, parameters, dynamics, inputs[batch], targets[batch])
-            for parameter, part in zip(parameters, found, strict=True):
-                parameter.grad = part
+            set_gradients(parameters, found)
             optimizer.step()
         error = holdout_error(dynamics, inputs[holdout], targets[holdout])[0]
         improved = error < best_error * (1 - min_improvement)

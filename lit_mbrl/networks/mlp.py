@@ -9,6 +9,10 @@ from torch import Tensor, nn
 
 from lit_mbrl.precision import float32
 
+NARROW = 32
+"""Outputs below which a layer is computed transposed: on processors 1.1 times as fast with 24
+outputs, 2 to 4 times with 10, and its gradient likewise."""
+
 
 class EnsembleMLP(nn.Module):
     """An ensemble of `networks` perceptrons: [E, B, in] -> [E, B, out].
@@ -63,6 +67,9 @@ class EnsembleMLP(nn.Module):
 
 def affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """x weight + bias for each network: [E, B, in], [E, in, out], [E, 1, out] -> [E, B, out]."""
-    if weight.shape[-1] == 1:  # a dot product a row: as a batched product five times as slow
+    outputs = weight.shape[-1]
+    if outputs == 1:  # a dot product a row: as a batched product five times as slow
         return torch.linalg.vecdot(x, weight.mT).unsqueeze(-1) + bias
+    if outputs < NARROW:
+        return torch.baddbmm(bias.mT, weight.mT, x.mT).mT
     return torch.baddbmm(bias, x, weight)
