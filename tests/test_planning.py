@@ -24,13 +24,14 @@ from lit_mbrl.planning import (
     Problem,
     RandomShooting,
     Solution,
+    Start,
     TerminalValue,
     lookahead,
     policy_plans,
     require_lookahead,
 )
 from lit_mbrl.planning.icem import coloured_noise
-from lit_mbrl.planning.planner import truncated_normal
+from lit_mbrl.planning.planner import shifted, truncated_normal
 
 PENDULUM = "lit_mbrl.envs.termination.inverted_pendulum"
 
@@ -89,7 +90,7 @@ def test_a_linear_quadratic_plan_is_nearly_the_best(planner: Planner, share: flo
         cost = -negative_cost(STATES, solution.action.unsqueeze(1)).squeeze(1)
         assert (cost >= best - 1e-5).all()
         assert (cost <= (1 + share) * best).all(), cost / best
-        start = solution
+        start = solution.start
 
 
 @pytest.mark.parametrize(
@@ -176,11 +177,16 @@ def test_icem_keeps_elites_within_a_search_and_for_the_next() -> None:
     first = planner(Problem(score, 1), STATES)
     # 50, 40 and 32 are drawn; 3 are kept from each iteration to the next; the mean comes last.
     assert [p.shape[1] for p in populations] == [50, 43, 36]
-    assert first.kept.shape == (3, 3, 4, 1)
-    torch.testing.assert_close(first.kept[:, 0], first.action)
-    planner(Problem(score, 1), STATES, first.shifted())
+    assert first.start.kept.shape == (3, 3, 4, 1)
+    torch.testing.assert_close(first.start.kept[:, 0, :3], first.action[:, 1:])
+    torch.testing.assert_close(first.start.kept[:, 0, 3], first.action[:, 3])  # repeated
+    planner(Problem(score, 1), STATES, first.start)
     assert populations[3].shape[1] == 53
-    torch.testing.assert_close(populations[3][:, 50:, :3], first.kept[:, :, 1:])
+    torch.testing.assert_close(populations[3][:, 50:], first.start.kept)
+    # The search goes on from the mean, which was the first one's last candidate but for an update.
+    torch.testing.assert_close(
+        populations[3][:, :50].mean(1), first.start.mean, atol=0.35, rtol=0.0
+    )
 
 
 def test_coloured_noise_has_unit_variance_and_its_colour() -> None:
@@ -223,7 +229,7 @@ def test_arc_with_an_infinite_temperature_returns_the_priors_mean() -> None:
     torch.manual_seed(0)
     actors, last = torch.full((3, 1, 4, 1), 0.5), torch.full((3, 4, 1), -0.2)
     problem = Problem(negative_cost, 1, lambda s, n, h: actors.expand(-1, n, -1, -1))
-    start = Solution(last, torch.zeros(3), last, last[:, None][:, :0])
+    start = Start(last, last[:, None][:, :0])
     planner = ARC(horizon=4, candidates=20_000, actor_share=0.3, temperature=1e9, prior_std=0.2)
     solution = planner(problem, STATES, start)
     prior = 0.3 * 0.5 + 0.7 * -0.2
@@ -475,21 +481,39 @@ def test_a_policys_plans_are_its_actions_in_imagination() -> None:
 # --- behaviours
 
 
-def test_a_solution_is_shifted_by_a_step() -> None:
-    action, kept = torch.arange(6.0).view(2, 3, 1), torch.arange(12.0).view(2, 2, 3, 1)
-    shifted = Solution(action, torch.zeros(2), -action, kept).shifted()
-    assert shifted.action.squeeze(-1).tolist() == [[1, 2, 0], [4, 5, 0]]
-    assert shifted.sample.squeeze(-1).tolist() == [[-1, -2, 0], [-4, -5, 0]]
-    assert shifted.kept[1, 0].squeeze(-1).tolist() == [7, 8, 0]
+def test_plans_are_shifted_by_a_step() -> None:
+    plans = torch.arange(6.0).view(2, 3, 1)
+    assert shifted(plans).squeeze(-1).tolist() == [[1, 2, 0], [4, 5, 0]]
+    assert shifted(plans, repeat=True).squeeze(-1).tolist() == [[1, 2, 2], [4, 5, 5]]
+    assert shifted(plans.unsqueeze(0))[0, 1].squeeze(-1).tolist() == [4, 5, 0]
+
+
+@pytest.mark.parametrize("returns", ["mean", "best"])
+def test_the_next_cem_starts_from_the_mean_whatever_is_returned(returns: Any) -> None:
+    candidates: list[Tensor] = []
+
+    def score(state: Tensor, plans: Tensor) -> Tensor:
+        candidates.append(plans)
+        return negative_cost(state, plans)
+
+    torch.manual_seed(0)
+    planner = CEM(4, candidates=50, elites=10, iterations=1, momentum=0.0, returns=returns)
+    found = planner(Problem(score, 1), STATES)
+    best = negative_cost(STATES, candidates[0]).topk(10, -1).indices
+    for b, indices in enumerate(best):
+        mean = candidates[0][b][indices].mean(0)
+        torch.testing.assert_close(found.start.mean[b, :3], mean[1:])
+        assert found.start.mean[b, 3] == 0
 
 
 class Counting(Planner):
     """Plans what it started from, plus one: it counts the steps of each copy's episode."""
 
-    def __call__(self, problem: Problem, state: Tensor, start: Solution | None = None) -> Solution:
-        past = torch.zeros(len(state), self.horizon, 1) if start is None else start.action
+    def __call__(self, problem: Problem, state: Tensor, start: Start | None = None) -> Solution:
+        past = torch.zeros(len(state), self.horizon, 1) if start is None else start.mean
         plan = (past[:, :1] + 1).expand(-1, self.horizon, -1)
-        return Solution(plan, torch.zeros(len(state)), plan + 100, plan[:, None][:, :0])
+        next_start = Start(plan, plan[:, None][:, :0])
+        return Solution(plan, torch.zeros(len(state)), plan + 100, next_start)
 
 
 def counting_behaviour(explore: bool = False) -> PlanningBehaviour:

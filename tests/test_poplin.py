@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from lit_mbrl.algorithms import POPLINA, POPLINP
 from lit_mbrl.errors import ConfigurationError
 from lit_mbrl.networks import PolicyNetwork
-from lit_mbrl.planning import CEM, Planner, Problem, Solution
+from lit_mbrl.planning import CEM, Planner, Problem, Solution, Start
+from lit_mbrl.planning.planner import shifted
 
 S, A, B, H = 3, 2, 4, 3
 SMALL: dict[str, Any] = {
@@ -40,14 +41,16 @@ class Linear(nn.Module):
 
 
 class Still(Planner):
-    """Finds what it starts from, or else the same plan each time: what is kept can be followed."""
+    """Finds what it starts from, or else the same plan each time: what is left can be followed."""
 
-    def __call__(self, problem: Problem, state: Tensor, start: Solution | None = None) -> Solution:
+    def __call__(self, problem: Problem, state: Tensor, start: Start | None = None) -> Solution:
         mean = self.mean_of(problem, state, start)
         if start is None:
             mean = mean + torch.linspace(-0.9, 0.9, mean.numel()).view(mean.shape)
         score = problem.score(state, mean.unsqueeze(1)).squeeze(1)
-        return Solution(mean, score, mean, mean.unsqueeze(1)[:, :0])
+        next_start = Start(shifted(mean), shifted(mean).unsqueeze(1))
+        self.found = Solution(mean, score, mean, next_start)
+        return self.found
 
 
 def make(algorithm: Any, planner: Planner | None = None, **arguments: Any) -> Any:
@@ -123,7 +126,7 @@ def test_action_space_scores_noise_on_the_policys_own_plan() -> None:
                 break
         assert torch.allclose(solution.action[b], plan, atol=1e-5)
         assert float(solution.score[b]) == pytest.approx(total, abs=1e-4)
-        assert torch.equal(solution.kept[b, 0], noise)
+        assert torch.equal(agent.planner.found.action[b], noise)
     assert clipped
 
 
@@ -131,14 +134,14 @@ def test_action_space_scores_noise_on_the_policys_own_plan() -> None:
 def test_the_next_search_starts_from_the_noise_that_is_left(algorithm: Any) -> None:
     """And from none where an episode begins; the planner's own kept candidates go along."""
     agent = make(algorithm)
-    found = agent.plan(torch.randn(2, S))
     behaviour, copies = agent.behaviour(2), torch.arange(2)
     behaviour(torch.randn(2, S), copies, torch.tensor([True, True]))
-    left = behaviour.memory.kept[:, 0].clone()
-    assert torch.equal(left[:, :-1], found.kept[:, 0, 1:]) and not left[:, -1].any()
+    noise, left = agent.planner.found.action, behaviour.memory.mean.clone()
+    assert torch.equal(left[:, :-1], noise[:, 1:]) and not left[:, -1].any()
+    assert torch.equal(behaviour.memory.kept[:, 0], left)
     behaviour(torch.randn(2, S), copies, torch.tensor([False, True]))
-    assert torch.equal(behaviour.memory.kept[0, 0, :-1], left[0, 1:])
-    assert not behaviour.memory.kept[1].any()
+    assert torch.equal(behaviour.memory.mean[0, :-1], left[0, 1:])
+    assert not behaviour.memory.mean[1].any() and not behaviour.memory.kept[1].any()
 
 
 def test_parameter_space_scores_sequences_of_policies() -> None:
@@ -165,11 +168,11 @@ def test_parameter_space_scores_sequences_of_policies() -> None:
 
 
 def test_parameter_space_acts_by_the_first_changed_policy() -> None:
-    agent = make(POPLINP, CEM(H, 20, 5, 2))
+    agent = make(POPLINP)
     state = torch.randn(B, S)
     solution = agent.plan(state)
     for b in range(B):
-        theta = agent.actor.theta + agent.score.scale * solution.kept[b, 0, 0]
+        theta = agent.actor.theta + agent.score.scale * agent.planner.found.action[b, 0]
         expected = naive_policy(agent.actor, theta, state[b]).clamp(-1, 1)
         assert torch.allclose(solution.action[b, 0], expected, atol=1e-5)
 
@@ -198,8 +201,8 @@ def test_averaging_equals_a_naive_loop() -> None:
 
 def test_the_noted_change_is_the_first_of_the_plan() -> None:
     agent = make(POPLINP, noise_scale=0.5)
-    solution = agent.plan(torch.randn(1, S))
-    assert torch.equal(agent._newest_change, 0.5 * solution.kept[0, 0, 0])
+    agent.plan(torch.randn(1, S))
+    assert torch.equal(agent._newest_change, 0.5 * agent.planner.found.action[0, 0])
 
 
 def test_cloning_comes_to_the_policy_that_acted() -> None:

@@ -22,17 +22,17 @@ from torch.optim import Optimizer
 
 from lit_mbrl.algorithms.agent import Agent, adam, require_valid
 from lit_mbrl.dynamics import Dynamics
-from lit_mbrl.errors import require
 from lit_mbrl.networks import Critic
 from lit_mbrl.objectives import sarsa_target
 from lit_mbrl.planning import (
-    ARC,
     ImaginedReturn,
     Planner,
     PlanningBehaviour,
     Problem,
     Solution,
+    Start,
     TerminalValue,
+    require_no_policy,
 )
 from lit_mbrl.planning.scoring import Sampling
 
@@ -81,12 +81,7 @@ class LOOPSARSA(Agent):
     ):
         super().__init__()
         require_valid(hidden_sizes, learning_rate, gamma, target_rate, patience=fit_patience)
-        require(
-            not isinstance(planner, ARC) or not planner.actor_plans,
-            "model.planner",
-            "ARC with an actor's share",
-            "a planner that needs no policy, such as CEM",
-        )
+        require_no_policy(planner)
         self.save_hyperparameters()
         self.planner, self.fit_patience = planner, fit_patience
         self.learning_rate, self.gamma, self.target_rate = learning_rate, gamma, target_rate
@@ -119,7 +114,7 @@ class LOOPSARSA(Agent):
     def behaviour(self, copies: int, deterministic: bool = False) -> PlanningBehaviour:
         return PlanningBehaviour(self.plan, copies, explore=not deterministic)
 
-    def plan(self, observation: Tensor, start: Solution | None = None) -> Solution:
+    def plan(self, observation: Tensor, start: Start | None = None) -> Solution:
         """Plans for observations [B, S], from what is left of earlier ones."""
         return self.planner(self.problem, observation, start)
 

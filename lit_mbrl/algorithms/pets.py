@@ -25,7 +25,15 @@ from lit_mbrl.behaviour import Behaviour
 from lit_mbrl.dynamics import Dynamics
 from lit_mbrl.envs import resolve_reward
 from lit_mbrl.errors import require
-from lit_mbrl.planning import ImaginedReturn, Planner, PlanningBehaviour, Problem, Solution
+from lit_mbrl.planning import (
+    ImaginedReturn,
+    Planner,
+    PlanningBehaviour,
+    Problem,
+    Solution,
+    Start,
+    require_no_policy,
+)
 from lit_mbrl.planning.scoring import Sampling
 
 
@@ -72,6 +80,7 @@ class PETS(Agent):
         super().__init__()
         require(0 <= gamma <= 1, "model.gamma", gamma, "a number in [0, 1]")
         require(fit_patience >= 1, "model.fit_patience", fit_patience, "an integer of at least 1")
+        require_no_policy(planner)
         self.save_hyperparameters()
         self.planner, self.fit_patience = planner, fit_patience
         self.rollout_length = planner.horizon
@@ -92,7 +101,7 @@ class PETS(Agent):
     def named_optimizers(self) -> dict[str, Optimizer]:
         return {"dynamics": self.dynamics.optimizer()}
 
-    def plan(self, state: Tensor, start: Solution | None = None) -> Solution:  # l.5-8
+    def plan(self, state: Tensor, start: Start | None = None) -> Solution:  # l.5-8
         """Plans for states [B, S]."""
         solution = self.planner(self.problem, state, start)
         self._score = solution.score.mean()

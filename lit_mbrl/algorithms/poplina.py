@@ -17,7 +17,6 @@ here the reward is learned with the model unless it is given.
 
 from collections.abc import Sequence
 
-import torch
 import torch.nn.functional as F
 from tensordict import TensorDict
 from torch import Tensor
@@ -35,7 +34,9 @@ from lit_mbrl.planning import (
     PlanningBehaviour,
     Problem,
     Solution,
+    Start,
     policy_plans,
+    require_no_policy,
 )
 from lit_mbrl.planning.scoring import Sampling
 
@@ -62,6 +63,8 @@ class POPLINA(Agent):
         fit_patience: Epochs of a fit without improvement before it stops.
     """
 
+    learns_from_warmup = False  # its actions were not planned
+
     def __init__(
         self,
         observation_size: int,
@@ -83,6 +86,7 @@ class POPLINA(Agent):
         super().__init__()
         require_valid(hidden_sizes, learning_rate, 1.0, 1.0, patience=fit_patience)
         require(weight_decay >= 0, "model.weight_decay", weight_decay, "a number >= 0")
+        require_no_policy(planner)
         self.save_hyperparameters()
         self.planner, self.fit_patience = planner, fit_patience
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
@@ -113,12 +117,12 @@ class POPLINA(Agent):
     def behaviour(self, copies: int, deterministic: bool = False) -> PlanningBehaviour:
         return PlanningBehaviour(self.plan, copies)
 
-    def plan(self, observation: Tensor, start: Solution | None = None) -> Solution:  # l.4
+    def plan(self, observation: Tensor, start: Start | None = None) -> Solution:  # l.4
         """Plans for observations [B, S].
 
         Args:
             observation: s [B, S].
-            start: Of the noise, what is left of an earlier solution's: the first of its `kept`.
+            start: Of the search for noise.
         """
         step, horizon = self.dynamics.expected_step, self.planner.horizon
         proposal = policy_plans(self.actor.mode, step, observation, 1, horizon)
@@ -126,12 +130,9 @@ class POPLINA(Agent):
         def score(observation: Tensor, noise: Tensor) -> Tensor:
             return self.score(observation, perturbed(proposal, noise))
 
-        if start is not None:
-            start = start._replace(action=start.kept[:, 0], kept=start.kept[:, 1:])
         found = self.planner(Problem(score, self.action_size), observation, start)
         action, sample = (perturbed(proposal[:, 0], x) for x in (found.action, found.sample))
-        kept = torch.cat([found.action.unsqueeze(1), found.kept], 1)
-        return Solution(action, found.score, sample, kept)
+        return found._replace(action=action, sample=sample)
 
     def fit_dynamics(self, replay: EnvironmentReplay) -> FitReport:  # l.6
         """Fit the ensemble to all of D."""

@@ -28,7 +28,14 @@ from lit_mbrl.dynamics import Dynamics, FitReport, fit
 from lit_mbrl.envs import resolve_reward
 from lit_mbrl.errors import require
 from lit_mbrl.networks import PolicyNetwork
-from lit_mbrl.planning import Planner, PlanningBehaviour, Problem, Solution
+from lit_mbrl.planning import (
+    Planner,
+    PlanningBehaviour,
+    Problem,
+    Solution,
+    Start,
+    require_no_policy,
+)
 from lit_mbrl.planning.policy_search import PerturbedReturn
 from lit_mbrl.planning.scoring import Sampling
 
@@ -78,6 +85,7 @@ class POPLINP(Agent):
         super().__init__()
         require_valid(hidden_sizes, 1.0, 1.0, 1.0, patience=fit_patience)
         require(noise_scale > 0, "model.noise_scale", noise_scale, "a number > 0")
+        require_no_policy(planner)
         self.save_hyperparameters()
         self.planner, self.fit_patience = planner, fit_patience
         self.rollout_length = planner.horizon
@@ -111,21 +119,18 @@ class POPLINP(Agent):
     def behaviour(self, copies: int, deterministic: bool = False) -> PlanningBehaviour:
         return PlanningBehaviour(self.plan, copies)
 
-    def plan(self, observation: Tensor, start: Solution | None = None) -> Solution:  # l.4
+    def plan(self, observation: Tensor, start: Start | None = None) -> Solution:  # l.4
         """Plans of one action for observations [B, S]: later ones depend on the states met.
 
         Args:
             observation: s [B, S].
-            start: Of the changes, what is left of an earlier solution's: the first of its `kept`.
+            start: Of the search for changes.
         """
-        if start is not None:
-            start = start._replace(action=start.kept[:, 0], kept=start.kept[:, 1:])
         found = self.planner(self.problem, observation, start)
         states = observation.unsqueeze(1)
         action, sample = (self.score.act(states, x[:, 0]) for x in (found.action, found.sample))
         self._newest_change = self.score.scale * found.action[:, 0].mean(0)
-        kept = torch.cat([found.action.unsqueeze(1), found.kept], 1)
-        return Solution(action, found.score, sample, kept)
+        return found._replace(action=action, sample=sample)
 
     def fit_dynamics(self, replay: EnvironmentReplay) -> FitReport:  # l.6-7
         """Fit the ensemble to all of D, and distil."""

@@ -6,7 +6,15 @@ from lit_mbrl.planning.cem import CEM
 from lit_mbrl.planning.icem import ICEM
 from lit_mbrl.planning.lookahead import lookahead, require_lookahead
 from lit_mbrl.planning.mppi import MPPI
-from lit_mbrl.planning.planner import Planner, Problem, Proposal, Score, Solution
+from lit_mbrl.planning.planner import (
+    Planner,
+    Problem,
+    Proposal,
+    Score,
+    Solution,
+    Start,
+    require_no_policy,
+)
 from lit_mbrl.planning.random_shooting import RandomShooting
 from lit_mbrl.planning.scoring import ImaginedReturn, TerminalValue, policy_plans
 
@@ -23,8 +31,10 @@ __all__ = [
     "RandomShooting",
     "Score",
     "Solution",
+    "Start",
     "TerminalValue",
     "lookahead",
     "policy_plans",
     "require_lookahead",
+    "require_no_policy",
 ]

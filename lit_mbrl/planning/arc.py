@@ -5,8 +5,11 @@ The best distribution over plans that stays near a prior, max E[L] with KL(p || 
 importance sampling: the first candidates are the prior's, later ones the last Gaussian's (Eq. 7-8).
 The prior is a mixture: beta the actor's plans, the rest the last step's plan with noise.
 
-The published code adds to Eq. 8 that a tenth of the old variance is kept, and draws from Gaussians
-that are cut off at two deviations and at the bounds, as PETS does; so it is here.
+As in the published code a tenth of the old variance is kept beside Eq. 8, Gaussians are cut off at
+two deviations and at the bounds, as PETS does, and the last action of the last step's plan is
+repeated. Unlike it, the actor's plans are among the first candidates alone, as the paper has it
+(p_prior is the first distribution); there they are added to the N candidates of each iteration. And
+the last step's plan is its mean (mu_{t-1}); there, where it explores, the sampled plan.
 """
 
 import torch
@@ -17,7 +20,9 @@ from lit_mbrl.planning.planner import (
     Planner,
     Problem,
     Solution,
+    Start,
     moments,
+    shifted,
     softmax_weights,
     truncated_normal,
     weighted_solution,
@@ -25,7 +30,7 @@ from lit_mbrl.planning.planner import (
 
 
 class ARC(Planner):
-    """Actor regularized control, with the published settings.
+    """Actor regularized control. The defaults are the published settings.
 
     Args:
         horizon: H.
@@ -58,7 +63,11 @@ class ARC(Planner):
         self.prior_std = prior_std
         self.actor_plans = round(actor_share * candidates)
 
-    def __call__(self, problem: Problem, state: Tensor, start: Solution | None = None) -> Solution:
+    @property
+    def needs_policy(self) -> bool:
+        return self.actor_plans > 0
+
+    def __call__(self, problem: Problem, state: Tensor, start: Start | None = None) -> Solution:
         candidates = self.prior(problem, state, start)
         score = problem.score(state, candidates)
         weight = softmax_weights(score, self.temperature)
@@ -69,9 +78,9 @@ class ARC(Planner):
             weight = softmax_weights(score, self.temperature)
             mean, new_variance = moments(candidates, weight)  # Eq. 8
             variance = new_variance.lerp(variance, self.momentum)
-        return weighted_solution(mean, candidates, score, weight)
+        return weighted_solution(mean, candidates, score, weight, shifted(mean, repeat=True))
 
-    def prior(self, problem: Problem, state: Tensor, start: Solution | None) -> Tensor:
+    def prior(self, problem: Problem, state: Tensor, start: Start | None) -> Tensor:
         """Plans [B, N, H, A]: beta of the actor, the rest around the plan to start from."""
         mean = self.mean_of(problem, state, start)
         std = torch.full_like(mean, self.prior_std)

@@ -7,37 +7,39 @@ import torch
 from torch import Tensor
 
 from lit_mbrl.behaviour import Behaviour
-from lit_mbrl.planning.planner import Solution
+from lit_mbrl.planning.planner import Solution, Start
 
 
 class PlanningBehaviour(Behaviour):
     """Takes the first action of a plan, and remembers the rest of it: model predictive control.
 
     Args:
-        plan: Plans for states [B, S], started from earlier solutions or from None.
+        plan: Plans for states [B, S], started from what earlier ones left, or from None.
         copies: Of the task.
         explore: Act by the solution's `sample` in place of its plan.
     """
 
     def __init__(
         self,
-        plan: Callable[[Tensor, Solution | None], Solution],
+        plan: Callable[[Tensor, Start | None], Solution],
         copies: int,
         explore: bool = False,
     ):
         self.plan, self.copies, self.explore = plan, copies, explore
-        self.memory: Solution | None = None  # of every copy, shifted
+        self.memory: Start | None = None  # of every copy
 
     @torch.no_grad()
     def __call__(self, observation: Tensor, copies: Tensor, begins: Tensor) -> Tensor:
         start = None
         if self.memory is not None:
-            start = Solution(*(_forget(part[copies], begins) for part in self.memory))
+            # One that was restored from a checkpoint lies on the CPU.
+            self.memory = Start(*(part.to(observation.device) for part in self.memory))
+            start = Start(*(_forget(part[copies], begins) for part in self.memory))
         solution = self.plan(observation, start)
-        shifted = solution.shifted()
         if self.memory is None:
-            self.memory = Solution(*(x.new_zeros(self.copies, *x.shape[1:]) for x in shifted))
-        for memory, part in zip(self.memory, shifted, strict=True):
+            new = (x.new_zeros(self.copies, *x.shape[1:]) for x in solution.start)
+            self.memory = Start(*new)
+        for memory, part in zip(self.memory, solution.start, strict=True):
             memory[copies] = part
         return (solution.sample if self.explore else solution.action)[:, 0]
 
@@ -45,7 +47,7 @@ class PlanningBehaviour(Behaviour):
         return {} if self.memory is None else self.memory._asdict()
 
     def restore(self, snapshot: dict[str, Any]) -> None:
-        self.memory = Solution(**snapshot) if snapshot else None
+        self.memory = Start(**snapshot) if snapshot else None
 
 
 def _forget(memory: Tensor, begins: Tensor) -> Tensor:

@@ -12,9 +12,11 @@ from lit_mbrl.planning.planner import (
     Planner,
     Problem,
     Solution,
+    Start,
     best_of,
     elite_weights,
     moments,
+    shifted,
     truncated_normal,
     weighted_solution,
 )
@@ -23,8 +25,9 @@ from lit_mbrl.planning.planner import (
 class CEM(Planner):
     """The cross-entropy method. The defaults are PETS's for HalfCheetah.
 
-    The published code also stops early where the variance is nearly 0; it is left out, because the
-    searches of a batch end together.
+    The next search starts from the last Gaussian's mean, a step later, with 0 for the new last
+    action, as PETS's does. The published code also stops early where the variance is nearly 0; it
+    is left out, because the searches of a batch end together.
 
     Args:
         horizon: H.
@@ -53,7 +56,7 @@ class CEM(Planner):
         self.elites, self.iterations, self.momentum = elites, iterations, momentum
         self.initial_std, self.returns = initial_std, returns
 
-    def __call__(self, problem: Problem, state: Tensor, start: Solution | None = None) -> Solution:
+    def __call__(self, problem: Problem, state: Tensor, start: Start | None = None) -> Solution:
         mean = self.mean_of(problem, state, start)
         variance = mean.new_full(mean.shape, self.initial_std**2)
         for _ in range(self.iterations):
@@ -63,10 +66,11 @@ class CEM(Planner):
             new_mean, new_variance = moments(candidates, weight)
             mean = new_mean.lerp(mean, self.momentum)
             variance = new_variance.lerp(variance, self.momentum)
+        next_mean = shifted(mean)
         if self.returns == "best":
             weight = elite_weights(score, 1)
             mean = best_of(candidates, score)
-        return weighted_solution(mean, candidates, score, weight)
+        return weighted_solution(mean, candidates, score, weight, next_mean)
 
 
 def require_valid(

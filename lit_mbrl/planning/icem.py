@@ -2,7 +2,9 @@
 
 What it adds to CEM: noise that is correlated in time, elites that are kept from one iteration to
 the next and from one step of the task to the next, a population that shrinks, the mean as a
-candidate of the last iteration, and the best candidate there was as the plan.
+candidate of the last iteration, and the best candidate there was as the plan. The next search
+starts from the last mean and kept elites, a step later, with their last actions repeated; the
+published code draws the new last action of a kept elite at random.
 """
 
 import math
@@ -12,7 +14,7 @@ from torch import Tensor
 
 from lit_mbrl.errors import require
 from lit_mbrl.planning.cem import require_valid
-from lit_mbrl.planning.planner import Planner, Problem, Solution, moments, pick
+from lit_mbrl.planning.planner import Planner, Problem, Solution, Start, moments, pick, shifted
 
 
 class ICEM(Planner):
@@ -51,7 +53,7 @@ class ICEM(Planner):
         self.initial_std, self.noise_exponent, self.decay = initial_std, noise_exponent, decay
         self.kept = math.ceil(kept_share * elites)
 
-    def __call__(self, problem: Problem, state: Tensor, start: Solution | None = None) -> Solution:
+    def __call__(self, problem: Problem, state: Tensor, start: Start | None = None) -> Solution:
         mean = self.mean_of(problem, state, start)
         variance = mean.new_full(mean.shape, self.initial_std**2)
         kept = mean.unsqueeze(1)[:, :0] if start is None else start.kept
@@ -71,7 +73,8 @@ class ICEM(Planner):
             new_mean, new_variance = moments(elites, weight)
             mean = new_mean.lerp(mean, self.momentum)
             variance = new_variance.lerp(variance, self.momentum)
-        return Solution(elites[:, 0], best.values[:, 0], elites[:, 0], kept)
+        start = Start(shifted(mean, repeat=True), shifted(kept, repeat=True))
+        return Solution(elites[:, 0], best.values[:, 0], elites[:, 0], start)
 
 
 def coloured_noise(like: Tensor, samples: int, exponent: float) -> Tensor:

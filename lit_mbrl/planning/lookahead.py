@@ -6,7 +6,7 @@ from torch import Tensor
 
 from lit_mbrl.dynamics import Dynamics
 from lit_mbrl.errors import require
-from lit_mbrl.networks import Actor, Critic
+from lit_mbrl.networks import Actor, Critic, DeterministicActor
 from lit_mbrl.planning.behaviour import PlanningBehaviour
 from lit_mbrl.planning.planner import Planner, Problem
 from lit_mbrl.planning.scoring import ImaginedReturn, TerminalValue, policy_plans
@@ -19,8 +19,13 @@ def require_lookahead(option: str, agent: Any, planner: Planner) -> None:
         ConfigurationError: If the algorithm lacks what is needed, or plans are shorter than those
             that its critics value.
     """
-    kinds = {"dynamics": Dynamics, "actor": Actor, "critic": Critic, "gamma": float}
-    complete = all(isinstance(getattr(agent, name, None), kind) for name, kind in kinds.items())
+    parts = {
+        "dynamics": (Dynamics,),
+        "actor": (Actor, DeterministicActor),
+        "critic": (Critic,),
+        "gamma": (float,),
+    }
+    complete = all(isinstance(getattr(agent, name, None), kinds) for name, kinds in parts.items())
     name, given = type(agent).__name__, type(planner).__name__
     require(complete, option, given, f"none for {name}, which lacks a model, an actor or critics")
     length = agent.critic.plan_shape[0]

@@ -12,7 +12,9 @@ from lit_mbrl.planning.planner import (
     Planner,
     Problem,
     Solution,
+    Start,
     moments,
+    shifted,
     softmax_weights,
     weighted_solution,
 )
@@ -43,7 +45,7 @@ class MPPI(Planner):
         require(temperature > 0, "planner.temperature", temperature, "a number > 0")
         self.iterations, self.std, self.temperature = iterations, std, temperature
 
-    def __call__(self, problem: Problem, state: Tensor, start: Solution | None = None) -> Solution:
+    def __call__(self, problem: Problem, state: Tensor, start: Start | None = None) -> Solution:
         mean = self.mean_of(problem, state, start)
         shape = (len(state), self.candidates, *mean.shape[1:])
         for _ in range(self.iterations):
@@ -52,4 +54,4 @@ class MPPI(Planner):
             score = problem.score(state, candidates)
             weight = softmax_weights(score, self.temperature)
             mean = moments(candidates, weight)[0]
-        return weighted_solution(mean, candidates, score, weight)
+        return weighted_solution(mean, candidates, score, weight, shifted(mean))

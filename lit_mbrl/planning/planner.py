@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from lit_mbrl.errors import require
@@ -40,30 +39,33 @@ class Problem(NamedTuple):
     propose: Proposal | None = None
 
 
+class Start(NamedTuple):
+    """What a search starts from: what is left of the one a step before.
+
+    Attributes:
+        mean: A plan [B, H, A].
+        kept: Candidates [B, K, H, A]; K is 0 but in iCEM.
+    """
+
+    mean: Tensor
+    kept: Tensor
+
+
 class Solution(NamedTuple):
-    """What a planner has found, and what the next search may start from.
+    """What a planner has found.
 
     Attributes:
         action: The plan [B, H, A], in [-1, 1].
         score: The mean score [B] of the last candidates, by their weights: of the elites in CEM, of
             the best alone where that is the plan.
         sample: One of the last candidates [B, H, A], drawn by its weight: a plan to explore with.
-        kept: Candidates [B, K, H, A] for the next search; K is 0 but in iCEM.
+        start: Of the search a step later.
     """
 
     action: Tensor
     score: Tensor
     sample: Tensor
-    kept: Tensor
-
-    def shifted(self) -> "Solution":
-        """What is left of it a step later; the last action becomes 0, the middle of its range."""
-        return Solution(
-            F.pad(self.action[..., 1:, :], (0, 0, 0, 1)),
-            self.score,
-            F.pad(self.sample[..., 1:, :], (0, 0, 0, 1)),
-            F.pad(self.kept[..., 1:, :], (0, 0, 0, 1)),
-        )
+    start: Start
 
 
 class Planner(ABC):
@@ -79,25 +81,53 @@ class Planner(ABC):
         require(candidates >= 2, "planner.candidates", candidates, "an integer of at least 2")
         self.horizon, self.candidates = horizon, candidates
 
+    @property
+    def needs_policy(self) -> bool:
+        """Whether it asks a problem for a policy's plans."""
+        return False
+
     @abstractmethod
-    def __call__(self, problem: Problem, state: Tensor, start: Solution | None = None) -> Solution:
+    def __call__(self, problem: Problem, state: Tensor, start: Start | None = None) -> Solution:
         """Plan.
 
         Args:
             problem: What is planned for.
             state: s [B, S].
-            start: What to start from, such as the last step's solution, shifted. A row of zeros is
-                none at all: a search for it begins in the middle of the actions' ranges.
+            start: What to start from, such as the last step's solution has it. A row of zeros is
+                none at all: a search for it begins in the middle of the actions' ranges, which is
+                what the kept candidates of such a row are, too.
 
         Returns:
             The solution for each state.
         """
 
-    def mean_of(self, problem: Problem, state: Tensor, start: Solution | None) -> Tensor:
+    def mean_of(self, problem: Problem, state: Tensor, start: Start | None) -> Tensor:
         """The plan [B, H, A] to start from."""
         if start is not None:
-            return start.action
+            return start.mean
         return state.new_zeros(len(state), self.horizon, problem.action_size)
+
+
+def require_no_policy(planner: Planner) -> None:
+    """Check that a planner serves an algorithm that has no policy whose plans it could ask for.
+
+    Raises:
+        ConfigurationError: If it asks for them.
+    """
+    name = type(planner).__name__
+    allowed = "one that asks for no policy's plans, such as CEM, or ARC with actor_share 0"
+    require(not planner.needs_policy, "model.planner", name, allowed)
+
+
+def shifted(plans: Tensor, repeat: bool = False) -> Tensor:
+    """What is left of plans [..., H, A] a step later.
+
+    Args:
+        plans: Their first actions are taken.
+        repeat: Let the last action be the one before it again, and not 0, its range's middle.
+    """
+    last = plans[..., -1:, :]
+    return torch.cat([plans[..., 1:, :], last if repeat else torch.zeros_like(last)], -2)
 
 
 def truncated_normal(mean: Tensor, std: Tensor, samples: int) -> Tensor:
@@ -144,7 +174,7 @@ def best_of(candidates: Tensor, score: Tensor) -> Tensor:
 
 
 def weighted_solution(
-    action: Tensor, candidates: Tensor, score: Tensor, weight: Tensor
+    action: Tensor, candidates: Tensor, score: Tensor, weight: Tensor, next_mean: Tensor
 ) -> Solution:
     """A solution that keeps nothing, with the score and a sample of the weighted candidates.
 
@@ -153,6 +183,8 @@ def weighted_solution(
         candidates: [B, N, H, A].
         score: Of each [B, N].
         weight: Of each [B, N].
+        next_mean: What the next search starts from [B, H, A].
     """
     sample = pick(candidates, weight.multinomial(1)).squeeze(1)
-    return Solution(action, (weight * score).sum(-1), sample, candidates[:, :0])
+    start = Start(next_mean, candidates[:, :0])
+    return Solution(action, (weight * score).sum(-1), sample, start)

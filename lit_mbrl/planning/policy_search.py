@@ -31,6 +31,9 @@ class PerturbedReturn(ImaginedReturn):
         theta = self.policy.theta + self.scale * change
         return self.policy(observation, theta).clamp(-1, 1)
 
+    def _of_particles(self, actions: Tensor) -> Tensor:
+        return actions  # a policy's parameters are not copied
+
     def _step(self) -> Step:
         step = super()._step()
 
@@ -38,9 +41,8 @@ class PerturbedReturn(ImaginedReturn):
             observation: Tensor, change: Tensor
         ) -> tuple[Tensor, Tensor, Tensor]:
             # The rows are P blocks of C: the particles of a policy share its parameters.
-            policies = change[: len(change) // self.particles]
-            particles = observation.view(self.particles, len(policies), -1).transpose(0, 1)
-            action = self.act(particles, policies).transpose(0, 1)
+            particles = observation.view(self.particles, len(change), -1).transpose(0, 1)
+            action = self.act(particles, change).transpose(0, 1)
             return step(observation, action.reshape(len(observation), -1))
 
         return step_with_policies

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from lit_mbrl.planning.planner import Planner, Problem, Solution, best_of
+from lit_mbrl.planning.planner import Planner, Problem, Solution, Start, best_of
 
 
 class RandomShooting(Planner):
@@ -17,9 +17,10 @@ class RandomShooting(Planner):
     def __init__(self, horizon: int = 30, candidates: int = 2500):
         super().__init__(horizon, candidates)
 
-    def __call__(self, problem: Problem, state: Tensor, start: Solution | None = None) -> Solution:
+    def __call__(self, problem: Problem, state: Tensor, start: Start | None = None) -> Solution:
         shape = (len(state), self.candidates, self.horizon, problem.action_size)
         candidates = torch.empty(shape, dtype=state.dtype, device=state.device).uniform_(-1, 1)
         score = problem.score(state, candidates)
         best = best_of(candidates, score)
-        return Solution(best, score.amax(-1), best, candidates[:, :0])
+        start = Start(torch.zeros_like(best), candidates[:, :0])
+        return Solution(best, score.amax(-1), best, start)

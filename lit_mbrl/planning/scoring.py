@@ -104,7 +104,7 @@ class ImaginedReturn:
         """Returns [P, C] of plans [C, H, A] from states [C, S]."""
         tail = self.terminal.tail if self.terminal is not None else 0
         observation = state.repeat(self.particles, 1)  # a particle of each plan after the other
-        actions = plan.transpose(0, 1).repeat(1, self.particles, 1)
+        actions = self._of_particles(plan.transpose(0, 1))
         imagined = len(actions) - tail
         ended = torch.zeros(len(observation), dtype=torch.bool, device=state.device)
         total = torch.zeros(len(observation), dtype=state.dtype, device=state.device)
@@ -119,6 +119,10 @@ class ImaginedReturn:
             value = self.terminal.value(observation, actions[imagined:].transpose(0, 1))
             total.add_(value.masked_fill(ended, 0.0), alpha=self.gamma**imagined)
         return total.view(self.particles, -1)
+
+    def _of_particles(self, actions: Tensor) -> Tensor:
+        """Actions [H, P C, A] of all particles for those of the plans [H, C, A]."""
+        return actions.repeat(1, self.particles, 1)
 
     def _step(self) -> Step:
         """A step of rows [P C, S], P blocks of C, through the ensemble."""
