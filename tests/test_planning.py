@@ -551,11 +551,11 @@ def pets(**changed: Any) -> PETS:
 
 
 def test_a_planning_algorithm_starts_from_its_last_plan() -> None:
-    starts: list[Solution | None] = []
+    starts: list[Start | None] = []
     agent = pets()
     plan = agent.planner
 
-    def recorded(problem: Problem, state: Tensor, start: Solution | None = None) -> Solution:
+    def recorded(problem: Problem, state: Tensor, start: Start | None = None) -> Solution:
         starts.append(start)
         return plan(problem, state, start)
 
@@ -566,8 +566,8 @@ def test_a_planning_algorithm_starts_from_its_last_plan() -> None:
     second = behaviour(START, copies, fresh)
     assert first.shape == second.shape == (2, 1)
     assert starts[0] is None and starts[1] is not None
-    assert starts[1].action[0, :3].abs().sum() > 0
-    assert starts[1].action[1].abs().sum() == 0
+    assert starts[1].mean[0, :3].abs().sum() > 0
+    assert starts[1].mean[1].abs().sum() == 0
 
 
 # --- a planner on top of an actor-critic
