@@ -307,3 +307,22 @@ def test_fit_is_warm_started() -> None:
     second = fit(dynamics, optimizer, transitions)
     assert second.epochs < first.epochs
     assert second.holdout_mse < 1.3 * first.holdout_mse
+
+
+def test_a_single_network_is_fitted_to_every_row() -> None:
+    """Of several, each sees a bootstrap, which leaves a third out."""
+    for networks, fewest, most in ((1, 1.0, 1.0), (3, 0.5, 0.75)):
+        torch.manual_seed(0)
+        dynamics = small(networks=networks, elites=1)
+        seen: list[set[float]] = [set() for _ in range(networks)]
+        forward = dynamics.forward
+
+        def noted(inputs: torch.Tensor, *rest: object) -> object:
+            if torch.is_grad_enabled():
+                for rows, row in zip(seen, inputs, strict=True):  # noqa: B023
+                    rows.update(row[:, 0].tolist())
+            return forward(inputs, *rest)  # noqa: B023
+
+        dynamics.forward = noted  # type: ignore[method-assign, assignment]
+        fit(dynamics, dynamics.optimizer(), linear_transitions(500, noise=0.1), patience=1)
+        assert all(fewest <= len(rows) / 400 <= most for rows in seen)

@@ -57,7 +57,7 @@ def transitions(batch: int = B) -> TensorDict:
 
 @pytest.mark.parametrize("horizon", [1, 3])
 def test_objective_equals_a_naive_loop(horizon: int) -> None:
-    """The discounted soft rewards up to the end, and the smaller Q at its last action."""
+    """The discounted soft rewards up to the smaller Q, at H or at the action before the end."""
     agent = make(horizon, initial_temperature=0.4)
     observation, alpha = torch.randn(60, S), 0.4
     torch.manual_seed(1)
@@ -69,13 +69,13 @@ def test_objective_equals_a_naive_loop(horizon: int) -> None:
         action, log_prob = agent.actor.sample(state)
         if h == 0:
             assert torch.equal(first, log_prob)
+        value = agent.critic(state, action.unsqueeze(1)).amin(0)
         if h < horizon:
-            following, gain, ends = agent.dynamics.step(state, action)
-        else:
-            gain = agent.critic(state, action.unsqueeze(1)).amin(0)
+            following, reward, ends = agent.dynamics.step(state, action)
         for i in range(60):
             if not ended[i]:
-                objective[i] += agent.gamma**h * (gain[i] - alpha * log_prob[i])
+                gain = value[i] if h == horizon or ends[i] else reward[i]
+                objective[i] += agent.gamma**h * (gain - alpha * log_prob[i])
         state = torch.where((ended | ends).unsqueeze(1), state, following)
         ended = ended | ends
     assert 0 < ended.sum() < 60

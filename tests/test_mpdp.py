@@ -193,7 +193,7 @@ def test_objective_equals_algorithm_1_row_by_row() -> None:
                 total += agent.gamma**t * (q + entropy).item()  # l.7
                 stops.add((t == 3, bool(u >= 0.5), bool(terminated)))
                 break
-            total += agent.gamma**t * (reward + entropy - 0.7 * u).item()  # l.10
+            total += agent.gamma**t * (reward + entropy - 0.7 * u.exp()).item()  # l.10
             state = following
     assert len(stops) >= 4, "every reason to stop must have been met"
     assert loss.item() == pytest.approx(-total / rows, rel=1e-4)
@@ -235,7 +235,7 @@ def test_regularisation_moves_the_plan_down_the_model_error() -> None:
     u = error_of(observation, action)
     kept = (u < 0.5) & ~ended
     assert 0 < kept.sum() < 40
-    (0.7 * (u * kept).sum() / 40).backward()
+    (0.7 * (u.exp() * kept).sum() / 40).backward()
     for without, with_u, p in zip(*gradients, agent.actor.parameters(), strict=True):
         assert torch.allclose(with_u - without, p.grad, atol=1e-5)
 

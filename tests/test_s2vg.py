@@ -60,6 +60,12 @@ def test_the_model_error_is_the_expectation_over_the_noise() -> None:
         assert float(loss(batch)) == pytest.approx(float(0.5 * error.mean()), rel=0.02)
 
 
+def test_a_model_that_knows_nothing_yet_stays_near_the_state() -> None:
+    agent, batch = make(), transitions()
+    inputs = torch.cat([batch["observation"], batch["action"][:, 0]], -1)
+    assert agent.transition(inputs)[1].max() < 0.15
+
+
 def test_the_model_is_fitted_to_real_data_within_training_step() -> None:
     """A linear system with a quadratic reward: the errors fall, the noise goes to nothing."""
     agent, batch = make(model_hidden_sizes=[32], model_learning_rate=1e-2), transitions()

@@ -497,3 +497,16 @@ def test_recent_windows_alone_are_drawn() -> None:
 def test_bad_arguments_are_named(make: Callable[[], object], option: str) -> None:
     with pytest.raises(ConfigurationError, match=option):
         make()
+
+
+def test_the_policy_waits_for_the_value() -> None:
+    """Its first step is that after `value_updates` of V, whatever batches they come in."""
+    agent = svg(SVG1, value_updates=5)
+    agent.log_step = lambda **metrics: None  # type: ignore[method-assign]
+    agent.configure_optimizers()
+    first = [p.clone() for p in agent.actor.parameters()]
+    for updates, moves in ((3, False), (2, False), (1, True)):
+        agent.training_step(torch.stack([windows(1)] * updates), 0)
+        assert moves != all(map(torch.equal, first, agent.actor.parameters()))
+    with pytest.raises(ConfigurationError, match=r"^model.value_updates: -1 was given; allowed: "):
+        svg(SVG1, value_updates=-1)

@@ -15,16 +15,19 @@ one elite's, drawn at random.
 What the pseudo-code leaves open, and what is done here:
   - The entropy is SAC's: each action of the path adds -alpha log pi, discounted as its reward, and
     Q holds that of the actions after its own. With H = 0 the policy update is SAC's. beta is alpha,
-    which is learned.
+    which is learned. The published code counts the first action's alone.
   - Q is the smaller one of two, in J_pi and in the targets, which have their own slow copies.
   - J_Q is Algorithm 1's, with one step; the arXiv paper expands its targets as STEVE does.
   - As in MBPO the model is fitted at intervals, and its trajectories branch off real states.
-  - A predicted termination ends the sum of a path, and nothing is bootstrapped behind it.
+  - A path that the model says will terminate ends in Q of the action before, as in `MPDP`: its last
+    reward and the 0 behind it have no gradient that leads away from there, Q has one. The published
+    code (iclavera/meta-mb) follows all paths to H, through terminations.
   - The gradient's norm grows with H (docs/value_gradients.md); it is logged, and clipped.
 """
 
 from collections.abc import Sequence
 
+import torch
 from tensordict import TensorDict
 from torch import Tensor
 
@@ -36,7 +39,7 @@ from lit_mbrl.errors import require
 from lit_mbrl.imagination import branched_rollouts
 from lit_mbrl.networks import Temperature
 from lit_mbrl.objectives import (
-    plan_value_target,
+    discounted_return,
     unroll,
 )
 
@@ -129,7 +132,10 @@ class MAAC(SoftActorCritic):
         alpha = self.temperature()
         path = unroll(observation, self.horizon, self.actor.sample, self.dynamics.step)
         entropy = -alpha * path.log_prob
-        reward = path.reward + entropy[:, :-1] * ~path.ended[:, :-1]
-        end_value = self.critic(path.observation[:, -1], path.action[:, -1:]).amin(0)
-        value = plan_value_target(reward, path.ended[:, -1], end_value + entropy[:, -1], self.gamma)
+        last = (~path.ended).sum(1) - 1  # the step of a path whose action Q is asked about
+        rows, steps = (torch.arange(n, device=last.device) for n in path.ended.shape)
+        gain = (path.reward + entropy[:, :-1]) * (steps[:-1] < last.unsqueeze(1))
+        end = path.observation[rows, last], path.action[rows, last].unsqueeze(1)
+        end_value = self.critic(*end).amin(0) + entropy[rows, last]
+        value = discounted_return(gain, self.gamma) + self.gamma**last * end_value
         return -value.mean(), path.log_prob[:, 0]

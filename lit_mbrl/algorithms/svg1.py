@@ -17,6 +17,8 @@ Where it departs:
   - Weights are cut off at `max_weight`: those of actions that a narrower policy has become unlikely
     to take, or likely, have no useful variance.
   - V' is zero where s' is terminal, value and gradient.
+  - The policy's first step comes after `value_updates` of V: the derivative of a V that knows
+    nothing yet drives the policy into its bounds, where no replayed action has weight any more.
   - The network that V is trained towards follows by Polyak averaging, not by copies at intervals.
   - The model is refitted at intervals to all of D. It is one Gaussian network whose reward part
     gives r(s, a) by its mean.
@@ -51,6 +53,7 @@ class SVG1(Agent):
         gamma: Discount of one step.
         target_rate: Polyak rate of the target of V.
         max_weight: Largest importance weight.
+        value_updates: Gradient steps of V before the policy's first.
         actor_max_norm: Norm at which the actor's gradient is clipped.
         dynamics_hidden_sizes: Widths of the layers of the model.
         dynamics_weight_decay: L2 coefficient of each of its layers, the output's last.
@@ -58,6 +61,7 @@ class SVG1(Agent):
     """
 
     needs_log_prob = True
+    updates: Tensor
 
     def __init__(
         self,
@@ -70,6 +74,7 @@ class SVG1(Agent):
         gamma: float = 0.99,
         target_rate: float = 0.005,
         max_weight: float = 5.0,
+        value_updates: int = 0,
         actor_max_norm: float = 10.0,
         dynamics_hidden_sizes: Sequence[int] = (64, 64),
         dynamics_weight_decay: Sequence[float] = (2.5e-5, 5e-5, 1e-4),
@@ -80,6 +85,7 @@ class SVG1(Agent):
         require(max_weight > 0, "model.max_weight", max_weight, "a number > 0")
         valid = policy_std is None or policy_std > 0
         require(valid, "model.policy_std", policy_std, "a number > 0, or null to learn it")
+        require(value_updates >= 0, "model.value_updates", value_updates, "an integer >= 0")
         self.save_hyperparameters()
         self.learning_rate, self.gamma, self.target_rate = learning_rate, gamma, target_rate
         self.max_weight, self.actor_max_norm = max_weight, actor_max_norm
@@ -96,6 +102,8 @@ class SVG1(Agent):
         self.actor = Actor(observation_size, action_size, hidden_sizes, policy_std)
         self.value = Value(observation_size, hidden_sizes)
         self.target_value = deepcopy(self.value).requires_grad_(False)
+        self.value_updates = value_updates
+        self.register_buffer("updates", torch.zeros((), dtype=torch.long))
 
     def named_optimizers(self) -> dict[str, Optimizer]:
         return {
@@ -119,16 +127,15 @@ class SVG1(Agent):
             weight = self.weights(transitions)  # l.11
             value_loss, value = self.step("value", self.value_loss, transitions, weight)  # l.8
             self.track(self.target_value, self.value, self.target_rate)
-            (actor_loss,) = self.step(
-                "actor", self.actor_loss, transitions, weight, max_norm=self.actor_max_norm
-            )  # l.14
-        self.log_step(
-            critic_loss=value_loss,
-            critic_value=value,
-            actor_loss=actor_loss,
-            actor_gradient_norm=self.gradient_norms["actor"],
-            actor_weight=weight.mean(),
-        )
+            self.updates += 1
+            if self.updates > self.value_updates:
+                (actor_loss,) = self.step(
+                    "actor", self.actor_loss, transitions, weight, max_norm=self.actor_max_norm
+                )  # l.14
+        self.log_step(critic_loss=value_loss, critic_value=value, actor_weight=weight.mean())
+        if self.updates > self.value_updates:
+            norm = self.gradient_norms["actor"]
+            self.log_step(actor_loss=actor_loss, actor_gradient_norm=norm)
 
     @torch.no_grad()
     def weights(self, transitions: TensorDict) -> Tensor:

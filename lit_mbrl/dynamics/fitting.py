@@ -66,7 +66,9 @@ def fit(
     dynamics.set_input_scale(inputs[train])
 
     # Membership of the bootstraps is drawn once a fit; only their order changes with the epochs.
-    bootstrap = train[torch.randint(len(train), (networks, len(train)), device=device)]
+    # A single network has no others to differ from, and gets every row.
+    drawn = torch.randint(len(train), (networks, len(train)), device=device)
+    bootstrap = train[drawn] if networks > 1 else train.unsqueeze(0)
     best_error = torch.full((networks,), torch.inf, device=device)
     best = [parameter.detach().clone() for parameter in dynamics.ensemble.parameters()]
     parameters = [p for group in optimizer.param_groups for p in group["params"]]

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from lit_mbrl.networks.mlp import EnsembleMLP
 
 LOG_STD_MIN, LOG_STD_MAX = -10.0, 0.5
+LOG_STD_INITIAL = -3.0
+"""Of the bias: a model that knows nothing yet must not lead far away from where a state is."""
 
 
 class GaussianMLP(nn.Module):
@@ -22,6 +24,7 @@ class GaussianMLP(nn.Module):
     def __init__(self, inputs: int, outputs: int, hidden_sizes: Sequence[int]):
         super().__init__()
         self.ensemble = EnsembleMLP([inputs, *hidden_sizes, 2 * outputs], 1, torch.relu_)
+        self.ensemble.biases[-1].data[..., outputs:] = LOG_STD_INITIAL
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation [B, Y] at x [B, X]."""
