@@ -278,7 +278,7 @@ def check(
     require(limit == 1.0, "trainer.limit_train_batches", limit, "1.0: data.steps_per_epoch sets it")
     every = trainer.log_every_n_steps  # type: ignore[attr-defined]
     require(every >= 1, "trainer.log_every_n_steps", every, "an integer of at least 1")
-    learns_model = hasattr(agent, "fit_dynamics")
+    learns_model = hasattr(agent, "dynamics")
     require(
         learns_model or retraining.every == 0,
         "retraining.every",
@@ -286,7 +286,7 @@ def check(
         f"0 for {type(agent).__name__}, which learns no model",
     )
     require(
-        hasattr(agent, "dynamics") or diagnosis.every == 0,
+        learns_model or diagnosis.every == 0,
         "diagnosis.every",
         diagnosis.every,
         f"0 for {type(agent).__name__}, which learns no model",
