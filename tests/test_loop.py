@@ -275,7 +275,7 @@ def test_sarsas_fixed_point_is_the_value_of_the_policy_that_acted() -> None:
 
 
 def test_what_cannot_be_used_is_refused_in_one_line() -> None:
-    with pytest.raises(ConfigurationError, match=r"^model\.planner: .* needs no policy"):
+    with pytest.raises(ConfigurationError, match=r"^model\.planner: .* no policy's plans"):
         LOOPSARSA(S, A, "never", planner=ARC(), **SMALL)
     with pytest.raises(ConfigurationError, match=r"^model\.particles: 3 was given"):
         make(sampling="ts_infinity", particles=3)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lit_mbrl.algorithms import MPPVE, PETS, SAC, Agent
+from lit_mbrl.algorithms import MPPVE, PETS, POPLINA, POPLINP, SAC, STEVE, Agent
 from lit_mbrl.dynamics import Dynamics, FrozenNetworks
 from lit_mbrl.envs.termination import inverted_pendulum
 from lit_mbrl.errors import ConfigurationError
@@ -600,6 +600,23 @@ def test_a_planner_on_top_of_the_actor_can_be_the_actor() -> None:
     behaviour = lookahead(agent, ARC(3, 20, actor_share=1.0, iterations=1), copies=2)
     found = behaviour(START, torch.arange(2), torch.tensor([True, True]))
     torch.testing.assert_close(found, agent.actor.mode(START).detach())
+
+
+def test_a_deterministic_policy_can_be_looked_ahead_from() -> None:
+    """STEVE's, with four critics: ARC around the actor alone proposes what it does."""
+    torch.manual_seed(0)
+    sizes: dict[str, Any] = {"hidden_sizes": [8], "dynamics_hidden_sizes": [8]}
+    agent = STEVE(4, 1, PENDULUM, dynamics_weight_decay=[0.0, 0.0], **sizes)
+    planner = ARC(3, 20, actor_share=1.0, iterations=1)
+    require_lookahead("planner", agent, planner)
+    found = lookahead(agent, planner, copies=2)(START, torch.arange(2), torch.tensor([True, True]))
+    torch.testing.assert_close(found, agent.actor.mode(START).detach())
+
+
+@pytest.mark.parametrize("algorithm", [PETS, POPLINA, POPLINP])
+def test_a_planner_that_asks_for_a_policy_is_refused_where_there_is_none(algorithm: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"^model\.planner: .*ARC.* no policy's plans"):
+        algorithm(4, 1, PENDULUM, ARC())
 
 
 @pytest.mark.parametrize(

@@ -144,9 +144,15 @@ def test_the_next_search_starts_from_the_noise_that_is_left(algorithm: Any) -> N
     assert not behaviour.memory.mean[1].any() and not behaviour.memory.kept[1].any()
 
 
-def test_parameter_space_scores_sequences_of_policies() -> None:
+def paid(observation: Tensor, action: Tensor, following: Tensor) -> Tensor:
+    """A known reward that asks what was done."""
+    return following.sum(-1) - action.square().sum(-1)
+
+
+@pytest.mark.parametrize("known", [None, f"{__name__}.paid"])
+def test_parameter_space_scores_sequences_of_policies(known: str | None) -> None:
     """Each by following it in the model, with a policy of its own at every step."""
-    agent = make(POPLINP, noise_scale=0.5, particles=3)
+    agent = make(POPLINP, noise_scale=0.5, particles=3, reward=known)
     agent.score.dynamics = model = Linear()
     state, size = torch.randn(B, S), len(agent.actor.theta)
     changes = torch.rand(B, 6, H, size) * 2 - 1
@@ -158,8 +164,9 @@ def test_parameter_space_scores_sequences_of_policies() -> None:
             for t in range(H):
                 theta = agent.actor.theta + 0.5 * changes[b, n, t]
                 action = naive_policy(agent.actor, theta, s[0]).clamp(-1, 1)
+                before = s
                 s, reward, ended = model.step(s, action[None])
-                total += float(reward)
+                total += float(reward if known is None else paid(before, action[None], s))
                 if ended:
                     break
             lengths.add(t)

@@ -5,7 +5,7 @@ from typing import Any
 from torch import Tensor
 
 from lit_mbrl.networks import PolicyNetwork
-from lit_mbrl.planning.scoring import ImaginedReturn, Step
+from lit_mbrl.planning.scoring import ImaginedReturn
 
 
 class PerturbedReturn(ImaginedReturn):
@@ -31,18 +31,8 @@ class PerturbedReturn(ImaginedReturn):
         theta = self.policy.theta + self.scale * change
         return self.policy(observation, theta).clamp(-1, 1)
 
-    def _of_particles(self, actions: Tensor) -> Tensor:
-        return actions  # a policy's parameters are not copied
-
-    def _step(self) -> Step:
-        step = super()._step()
-
-        def step_with_policies(
-            observation: Tensor, change: Tensor
-        ) -> tuple[Tensor, Tensor, Tensor]:
-            # The rows are P blocks of C: the particles of a policy share its parameters.
-            particles = observation.view(self.particles, len(change), -1).transpose(0, 1)
-            action = self.act(particles, change).transpose(0, 1)
-            return step(observation, action.reshape(len(observation), -1))
-
-        return step_with_policies
+    def _act(self, observation: Tensor, planned: Tensor) -> Tensor:
+        # The particles of a policy share its parameters.
+        particles = observation.view(self.particles, len(planned), -1).transpose(0, 1)
+        action = self.act(particles, planned).transpose(0, 1)
+        return action.reshape(len(observation), -1)

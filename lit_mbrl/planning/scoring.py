@@ -104,11 +104,11 @@ class ImaginedReturn:
         """Returns [P, C] of plans [C, H, A] from states [C, S]."""
         tail = self.terminal.tail if self.terminal is not None else 0
         observation = state.repeat(self.particles, 1)  # a particle of each plan after the other
-        actions = self._of_particles(plan.transpose(0, 1))
-        imagined = len(actions) - tail
+        imagined = plan.shape[1] - tail
         ended = torch.zeros(len(observation), dtype=torch.bool, device=state.device)
         total = torch.zeros(len(observation), dtype=state.dtype, device=state.device)
-        for t, action in enumerate(actions[:imagined]):
+        for t in range(imagined):
+            action = self._act(observation, plan[:, t])
             following, reward, terminated = step(observation, action)
             if self.reward is not None:
                 reward = self.reward(observation, action, following)
@@ -116,13 +116,15 @@ class ImaginedReturn:
             ended |= terminated
             observation = following
         if self.terminal is not None:
-            value = self.terminal.value(observation, actions[imagined:].transpose(0, 1))
+            value = self.terminal.value(
+                observation, plan[:, imagined:].repeat(self.particles, 1, 1)
+            )
             total.add_(value.masked_fill(ended, 0.0), alpha=self.gamma**imagined)
         return total.view(self.particles, -1)
 
-    def _of_particles(self, actions: Tensor) -> Tensor:
-        """Actions [H, P C, A] of all particles for those of the plans [H, C, A]."""
-        return actions.repeat(1, self.particles, 1)
+    def _act(self, observation: Tensor, planned: Tensor) -> Tensor:
+        """Actions of rows [P C, S], P blocks of C, by what is planned for the blocks, [C, A]."""
+        return planned.repeat(self.particles, 1)
 
     def _step(self) -> Step:
         """A step of rows [P C, S], P blocks of C, through the ensemble."""
