@@ -35,8 +35,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lit_mbrl.compilation import Compiler
 from lit_mbrl.dynamics import FitReport, fit
-from lit_mbrl.fit import build, current_commit, quieten
+from lit_mbrl.fit import build, quieten
 from lit_mbrl.objectives import Plan
+from lit_mbrl.recording import current_commit
 
 CONF = Path(__file__).parents[1] / "conf"
 PRODUCTS = ("mm", "addmm", "bmm", "baddbmm")

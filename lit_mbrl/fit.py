@@ -1,10 +1,7 @@
 """Train an algorithm: `python -m lit_mbrl.fit --config conf/mppve.yaml`."""
 
 import logging
-import shlex
-import subprocess
 import sys
-import tempfile
 import traceback
 import warnings
 from collections.abc import Callable
@@ -13,12 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jsonargparse import ArgumentError, Namespace
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from mlflow.exceptions import MlflowException
-from pytorch_lightning import LightningModule, Trainer
-from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from pytorch_lightning import Trainer
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
 from lit_mbrl.algorithms import Agent
 from lit_mbrl.allocator import forget_earlier_runs, keep_freed_memory
@@ -37,20 +33,18 @@ from lit_mbrl.callbacks import (
 )
 from lit_mbrl.callbacks.evaluation import latest
 from lit_mbrl.checkpoints import RUN, claim, find, read, release
+from lit_mbrl.checks import check
 from lit_mbrl.data import ReplayData
 from lit_mbrl.errors import ConfigurationError, DivergenceError, TrainingError, require
 from lit_mbrl.interruption import Interrupted, Interruption
 from lit_mbrl.parser import BASE, NO_ALGORITHM, Parser
-from lit_mbrl.planning import require_lookahead
+from lit_mbrl.recording import RecordConfiguration
 from lit_mbrl.tracking import RunLogger
 
 USAGE = "python -m lit_mbrl.fit --config ALGORITHM.yaml [--config TASK.yaml] [--OPTION VALUE ...]"
 DESCRIPTION = """Train an algorithm: python -m lit_mbrl.fit --config conf/mppve.yaml. A task is a
 second file, such as --config conf/mppve/hopper.yaml. What comes later on the line overrides what
 came before it. The options of an algorithm: --model.help lit_mbrl.algorithms.MPPVE."""
-
-VALUES = ("critic", "actor", "temperature", "gamma")
-"""What an algorithm needs for `evaluation.value_bias`."""
 
 CALLBACKS = {
     "compilation": Compilation,
@@ -190,143 +184,6 @@ class FitCLI(LightningCLI):
         self.complete = max_epochs * self.datamodule.steps_per_epoch <= saved["env_step"]
         print(f"going on from {self.ckpt_path}, environment step {saved['env_step']:,}", flush=True)
         return saved["run_id"]
-
-
-class RecordConfiguration(SaveConfigCallback):
-    """Stores the resolved configuration with the run, and tags the run."""
-
-    def __init__(self, *args: Any, **kwargs: Any):
-        super().__init__(*args, save_to_log_dir=False, **kwargs)  # type: ignore[misc]
-
-    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Lightning's hook, called once before training."""
-        text = self.parser.dump(self.config, skip_none=False)
-        command = shlex.join(["python", "-m", "lit_mbrl.fit", *sys.argv[1:]])
-        commit = current_commit()
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, Results):
-                config = yaml.safe_load(text)
-                callback.run = {"command": command, "commit": commit, "configuration": config}
-        logger = trainer.logger
-        if isinstance(logger, RunLogger) and not logger.goes_on:
-            data: Any = trainer.datamodule  # type: ignore[attr-defined]
-            tags = {
-                "algorithm": type(pl_module).__name__,
-                "task": data.env_id,
-                "seed": data.seed,
-                "precision": trainer.precision,
-                "commit": commit,
-                "command": command,
-            }
-            for key, value in tags.items():
-                logger.experiment.set_tag(logger.run_id, key, value)
-            with tempfile.TemporaryDirectory() as folder:
-                path = Path(folder, "config.yaml")
-                path.write_text(text)
-                logger.experiment.log_artifact(logger.run_id, str(path))
-
-
-def current_commit() -> str:
-    """The commit of the checkout that runs, with `-dirty` if it was changed; else `unknown`.
-
-    A changed file under results/ is no change: runs write there.
-    """
-
-    def git(*arguments: str) -> str:
-        command = ["git", *arguments]
-        folder = Path(__file__).parent
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
-        return done.stdout.strip()
-
-    try:
-        # Installed elsewhere, the package may lie in a repository that is not its own.
-        git("ls-files", "--error-unmatch", Path(__file__).name)
-        changed = git("diff", "--name-only", "HEAD", "--", ":/", ":(top,exclude)results")
-        return git("rev-parse", "HEAD") + ("-dirty" if changed else "")
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-
-
-def check(
-    trainer: Trainer,
-    agent: Any,
-    data: ReplayData,
-    retraining: Retraining,
-    evaluation: Evaluation,
-    diagnosis: Diagnosis,
-) -> None:
-    """What no single class can see of a configuration.
-
-    Raises:
-        ConfigurationError: If the parts do not go together.
-    """
-    require(trainer.world_size == 1, "trainer.devices", trainer.world_size, "1, for the time being")
-    require(
-        trainer.max_steps == -1,
-        "trainer.max_steps",
-        trainer.max_steps,
-        "-1: it would count what is not counted here; trainer.max_epochs counts "
-        f"{data.steps_per_epoch} environment steps each",
-    )
-    require(
-        trainer.max_epochs is not None and trainer.max_epochs >= 1,
-        "trainer.max_epochs",
-        trainer.max_epochs,
-        "an integer of at least 1",
-    )
-    limit = trainer.limit_train_batches
-    require(limit == 1.0, "trainer.limit_train_batches", limit, "1.0: data.steps_per_epoch sets it")
-    every = trainer.log_every_n_steps  # type: ignore[attr-defined]
-    require(every >= 1, "trainer.log_every_n_steps", every, "an integer of at least 1")
-    learns_model = hasattr(agent, "dynamics")
-    require(
-        learns_model or retraining.every == 0,
-        "retraining.every",
-        retraining.every,
-        f"0 for {type(agent).__name__}, which learns no model",
-    )
-    require(
-        learns_model or diagnosis.every == 0,
-        "diagnosis.every",
-        diagnosis.every,
-        f"0 for {type(agent).__name__}, which learns no model",
-    )
-    require(
-        not evaluation.value_bias or all(hasattr(agent, name) for name in VALUES),
-        "evaluation.value_bias",
-        evaluation.value_bias,
-        f"false for {type(agent).__name__}, which learns no values",
-    )
-    if evaluation.planner is not None:
-        require_lookahead("evaluation.planner", agent, evaluation.planner)
-    imagines = hasattr(agent, "imagine") and retraining.every > 0
-    require(
-        imagines or data.imagined_rows == 0,
-        "data.real_ratio",
-        data.hparams["real_ratio"],
-        "1 without a model that is retrained (retraining.every > 0) and imagines",
-    )
-    require(
-        retraining.rollouts > 0 or data.imagined_rows == 0,
-        "retraining.rollouts",
-        retraining.rollouts,
-        "at least 1 where a batch has imagined rows (data.real_ratio below 1)",
-    )
-    require(
-        imagines or retraining.every == 0 or retraining.rollouts == 0,
-        "retraining.rollouts",
-        retraining.rollouts,
-        f"0 for {type(agent).__name__}, which keeps no imagined data",
-    )
-    require(
-        agent.learns_from_batches == (data.updates_per_step > 0),
-        "data.updates_per_step",
-        data.updates_per_step,
-        "an integer of at least 1"
-        if agent.learns_from_batches
-        else f"0 for {type(agent).__name__}, which learns nothing between two fits",
-    )
-    agent.check_batch(data.real_rows, data.imagined_rows)
 
 
 def build(arguments: list[str] | None = None) -> FitCLI:

@@ -19,8 +19,9 @@ from tqdm import tqdm
 
 from lit_mbrl.callbacks.progress import FOLLOWED
 from lit_mbrl.errors import ConfigurationError, require
-from lit_mbrl.fit import FitCLI, build, current_commit, quieten
+from lit_mbrl.fit import FitCLI, build, quieten
 from lit_mbrl.interruption import signals
+from lit_mbrl.recording import current_commit
 from lit_mbrl.tracking import FAILURES, RunLogger
 
 DESCRIPTION = """Train several seeds side by side, each in a process with its share of the cores.

@@ -38,10 +38,7 @@ from lit_mbrl.dynamics import Dynamics
 from lit_mbrl.errors import require
 from lit_mbrl.imagination import branched_rollouts
 from lit_mbrl.networks import Temperature
-from lit_mbrl.objectives import (
-    discounted_return,
-    unroll,
-)
+from lit_mbrl.objectives import discounted_return, unroll
 
 
 class MAAC(SoftActorCritic):

@@ -29,11 +29,7 @@ from lit_mbrl.algorithms.soft_actor_critic import SoftActorCritic
 from lit_mbrl.dynamics import Dynamics
 from lit_mbrl.errors import require
 from lit_mbrl.networks import Temperature
-from lit_mbrl.objectives import (
-    Expansion,
-    soft_expansion,
-    unroll,
-)
+from lit_mbrl.objectives import Expansion, soft_expansion, unroll
 
 
 class SACMVE(SoftActorCritic):

@@ -1,0 +1,95 @@
+"""What no single class can see of a configuration: whether its parts go together."""
+
+from typing import Any
+
+from pytorch_lightning import Trainer
+
+from lit_mbrl.callbacks import Diagnosis, Evaluation, Retraining
+from lit_mbrl.data import ReplayData
+from lit_mbrl.errors import require
+from lit_mbrl.planning import require_lookahead
+
+VALUES = ("critic", "actor", "temperature", "gamma")
+"""What an algorithm needs for `evaluation.value_bias`."""
+
+
+def check(
+    trainer: Trainer,
+    agent: Any,
+    data: ReplayData,
+    retraining: Retraining,
+    evaluation: Evaluation,
+    diagnosis: Diagnosis,
+) -> None:
+    """Check that a trainer, an algorithm, its data and its callbacks go together.
+
+    Raises:
+        ConfigurationError: If the parts do not go together.
+    """
+    require(trainer.world_size == 1, "trainer.devices", trainer.world_size, "1, for the time being")
+    require(
+        trainer.max_steps == -1,
+        "trainer.max_steps",
+        trainer.max_steps,
+        "-1: it would count what is not counted here; trainer.max_epochs counts "
+        f"{data.steps_per_epoch} environment steps each",
+    )
+    require(
+        trainer.max_epochs is not None and trainer.max_epochs >= 1,
+        "trainer.max_epochs",
+        trainer.max_epochs,
+        "an integer of at least 1",
+    )
+    limit = trainer.limit_train_batches
+    require(limit == 1.0, "trainer.limit_train_batches", limit, "1.0: data.steps_per_epoch sets it")
+    every = trainer.log_every_n_steps  # type: ignore[attr-defined]
+    require(every >= 1, "trainer.log_every_n_steps", every, "an integer of at least 1")
+    learns_model = hasattr(agent, "dynamics")
+    require(
+        learns_model or retraining.every == 0,
+        "retraining.every",
+        retraining.every,
+        f"0 for {type(agent).__name__}, which learns no model",
+    )
+    require(
+        learns_model or diagnosis.every == 0,
+        "diagnosis.every",
+        diagnosis.every,
+        f"0 for {type(agent).__name__}, which learns no model",
+    )
+    require(
+        not evaluation.value_bias or all(hasattr(agent, name) for name in VALUES),
+        "evaluation.value_bias",
+        evaluation.value_bias,
+        f"false for {type(agent).__name__}, which learns no values",
+    )
+    if evaluation.planner is not None:
+        require_lookahead("evaluation.planner", agent, evaluation.planner)
+    imagines = hasattr(agent, "imagine") and retraining.every > 0
+    require(
+        imagines or data.imagined_rows == 0,
+        "data.real_ratio",
+        data.hparams["real_ratio"],
+        "1 without a model that is retrained (retraining.every > 0) and imagines",
+    )
+    require(
+        retraining.rollouts > 0 or data.imagined_rows == 0,
+        "retraining.rollouts",
+        retraining.rollouts,
+        "at least 1 where a batch has imagined rows (data.real_ratio below 1)",
+    )
+    require(
+        imagines or retraining.every == 0 or retraining.rollouts == 0,
+        "retraining.rollouts",
+        retraining.rollouts,
+        f"0 for {type(agent).__name__}, which keeps no imagined data",
+    )
+    require(
+        agent.learns_from_batches == (data.updates_per_step > 0),
+        "data.updates_per_step",
+        data.updates_per_step,
+        "an integer of at least 1"
+        if agent.learns_from_batches
+        else f"0 for {type(agent).__name__}, which learns nothing between two fits",
+    )
+    agent.check_batch(data.real_rows, data.imagined_rows)
