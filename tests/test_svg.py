@@ -121,16 +121,22 @@ def simulated_return(agent: SVGInfinity, batch: TensorDict) -> Tensor:
                 eta = agent.actor.noise(real, taken)
                 xi = infer_noise(agent.dynamics, real, taken, states[row, t + 1][None])
             action = agent.actor.action(state, eta)
-            state, reward = step_with_noise(agent.dynamics, state, action, xi)
+            following, reward = step_with_noise(agent.dynamics, state, action, xi)
+            if agent.reward is not None:
+                reward = agent.reward(state, action, following)
+            state = following
             density = agent.log_prob(real, taken).detach() - batch["log_prob"][row, t]
             weight = weight * min(float(density.exp()), agent.max_weight)
             total = total + agent.gamma**t * weight * reward[0]
     return total / B
 
 
+@pytest.mark.parametrize("reward", [None, "lit_mbrl.envs.rewards.balanced_pendulum"])
 @pytest.mark.parametrize("k", [1, K])
-def test_the_recursion_is_automatic_differentiation_of_the_simulated_paths(k: int) -> None:
-    agent, batch = svg(SVGInfinity, plan_length=k, max_weight=1.5), windows(k)
+def test_the_recursion_is_automatic_differentiation_of_the_simulated_paths(
+    k: int, reward: str | None
+) -> None:
+    agent, batch = svg(SVGInfinity, plan_length=k, max_weight=1.5, reward=reward), windows(k)
     assert agent.weights(batch).unique().numel() > B // 2  # some cut off, some not
     assert k == 1 or not batch["mask"].all()
     expected = gradient(-simulated_return(agent, batch), agent.actor)

@@ -18,7 +18,10 @@ Where it departs:
     `data.recent_windows` newest; the paper has the one trajectory that was just made. k is the
     horizon T. A step of the policy is made on B of them at every environment step.
   - The model is refitted at intervals to all of D. It is one Gaussian network whose reward part
-    gives r(s, a) by its mean: rewards have no noise in the recursion.
+    gives r(s, a) by its mean, unless a reward is given: rewards have no noise in the recursion.
+  - The derivative of the reward is all there is to learn from. A task that pays 1 until it is over
+    has none, so conf/svginfinity.yaml gives a reward with a slope, as the lecture supposes, for
+    the gradient alone; what is reported is what the task pays.
   - Actions are squashed by tanh, and eta is that of the Gaussian inside.
   - Each step has an importance weight, the ratio of pi to the policy that acted, of at most
     `max_weight`. Without them the derivative at an old action moves the policy ever further, since
@@ -36,6 +39,7 @@ from torch.optim import Optimizer
 
 from lit_mbrl.algorithms.agent import Agent, adam, require_valid
 from lit_mbrl.dynamics import Dynamics, infer_noise, step_with_noise
+from lit_mbrl.envs import resolve_reward
 from lit_mbrl.errors import require
 from lit_mbrl.networks import Actor
 from lit_mbrl.objectives import Partials, backward_recursion, jacobian
@@ -53,6 +57,8 @@ class SVGInfinity(Agent):
         learning_rate: Adam's, for the actor.
         policy_std: Deviation of the policy before squashing; learned as a function of s if None.
         gamma: Discount of one step.
+        reward: Dotted path of a known differentiable reward, see `lit_mbrl.envs.rewards`; the
+            model's if None.
         max_weight: Largest importance weight of a step.
         actor_max_norm: Norm at which the actor's gradient is clipped.
         dynamics_hidden_sizes: Widths of the layers of the model.
@@ -73,6 +79,7 @@ class SVGInfinity(Agent):
         learning_rate: float = 3e-4,
         policy_std: float | None = None,
         gamma: float = 0.99,
+        reward: str | None = None,
         max_weight: float = 1.0,
         actor_max_norm: float = 1.0,
         dynamics_hidden_sizes: Sequence[int] = (64, 64),
@@ -90,6 +97,7 @@ class SVGInfinity(Agent):
         self.plan_length, self.learning_rate, self.gamma = plan_length, learning_rate, gamma
         self.max_weight, self.actor_max_norm = max_weight, actor_max_norm
         self.fit_patience = fit_patience
+        self.reward = None if reward is None else resolve_reward(reward)
         self.dynamics = Dynamics(
             observation_size,
             action_size,
@@ -165,6 +173,8 @@ class SVGInfinity(Agent):
         with torch.enable_grad():
             state, action = (part.detach().requires_grad_() for part in (state, action))
             stepped, reward = step_with_noise(self.dynamics, state, action, noise)
+            if self.reward is not None:
+                reward = self.reward(state, action, stepped)
             outputs = torch.cat([stepped, reward.unsqueeze(-1)], -1)
             step_s, step_a = jacobian(outputs, [state, action])
             (policy_s,) = jacobian(self.actor.action(state, action_noise), [state])
