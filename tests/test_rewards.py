@@ -6,7 +6,12 @@ import torch
 from torch import Tensor
 
 from lit_mbrl.envs import make_gym_env, resolve_reward
-from lit_mbrl.envs.rewards import balanced_pendulum, halfcheetah, inverted_pendulum
+from lit_mbrl.envs.rewards import (
+    balanced_pendulum,
+    centred_pendulum,
+    halfcheetah,
+    inverted_pendulum,
+)
 from lit_mbrl.errors import ConfigurationError
 
 
@@ -59,6 +64,19 @@ def test_the_balanced_pendulums_reward_is_of_the_poles_tip() -> None:
     torch.testing.assert_close(found, expected)
     moved = balanced_pendulum(following, action + 1, following)
     torch.testing.assert_close(found - moved, torch.full((4,), 0.01))
+
+
+def test_the_centred_pendulums_reward_falls_from_the_middle_to_the_ends() -> None:
+    """1 in the middle, 0 where the pole falls and where the rail ends, with a slope on the way."""
+    action = torch.zeros(5, 1)
+    following = torch.zeros(5, 4)
+    following[1:, :2] = torch.tensor([[1.0, 0.0], [0.0, -0.2], [-0.5, 0.0], [0.0, 0.1]])
+    following.requires_grad_()
+    found = centred_pendulum(following, action, following)
+    torch.testing.assert_close(found.detach(), torch.tensor([1.0, 0.0, 0.0, 0.75, 0.75]))
+    (slope,) = torch.autograd.grad(found.sum(), following)
+    expected = torch.tensor([[0.0, 0.0], [-2.0, 0.0], [0.0, 10.0], [1.0, 0.0], [0.0, -5.0]])
+    torch.testing.assert_close(slope[:, :2], expected)
 
 
 @pytest.mark.parametrize("path", ["nowhere.reward", "lit_mbrl.envs.rewards.none", "halfcheetah"])

@@ -23,13 +23,17 @@ Where it departs:
     has none, so conf/svginfinity.yaml gives a reward with a slope, as the lecture supposes, for
     the gradient alone; what is reported is what the task pays.
   - Actions are squashed by tanh, and eta is that of the Gaussian inside.
-  - Each step has an importance weight, the ratio of pi to the policy that acted, of at most
-    `max_weight`. Without them the derivative at an old action moves the policy ever further, since
-    it stays the derivative there however far pi has moved: the policy saturates, its Jacobians grow
-    and the gradient's norm passes 1e9 within some hundred steps (docs/value_gradients.md).
+  - What follows an action has the importance weight of the path up to it, the product of the
+    ratios of pi to the policy that acted, of at most `max_weight`. Without them the derivative at
+    an old action moves the policy ever further, since it stays the derivative there however far pi
+    has moved: the policy saturates, its Jacobians grow and the gradient's norm passes 1e9 within
+    some hundred steps (docs/value_gradients.md). It is the product that is cut off, and not each
+    ratio: the product of ratios that are at most 1 falls with every step, and paths would end
+    for the gradient after a few.
   - The gradient is clipped at a norm.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -59,7 +63,7 @@ class SVGInfinity(Agent):
         gamma: Discount of one step.
         reward: Dotted path of a known differentiable reward, see `lit_mbrl.envs.rewards`; the
             model's if None.
-        max_weight: Largest importance weight of a step.
+        max_weight: Largest importance weight, the product of the ratios along a path.
         actor_max_norm: Norm at which the actor's gradient is clipped.
         dynamics_hidden_sizes: Widths of the layers of the model.
         dynamics_weight_decay: L2 coefficient of each of its layers, the output's last.
@@ -157,10 +161,15 @@ class SVGInfinity(Agent):
 
     @torch.no_grad()
     def weights(self, windows: TensorDict) -> Tensor:
-        """Importance weights [B, k] of the steps of windows [B], 0 behind a termination."""
+        """Importance weights [B, k] of the steps of windows [B], 0 behind a termination.
+
+        Their product up to a step is that of the ratios, cut off at `max_weight`.
+        """
         log_prob = self.log_prob(windows["path"][:, :-1], windows["action"])
-        ratio = (log_prob - windows["log_prob"]).exp()
-        return ratio.clamp(max=self.max_weight) * windows["mask"]
+        log_ratio = (log_prob - windows["log_prob"]) * windows["mask"]
+        log_product = log_ratio.cumsum(1).clamp(max=math.log(self.max_weight))
+        log_weight = torch.diff(log_product, dim=1, prepend=torch.zeros_like(log_product[:, :1]))
+        return log_weight.exp() * windows["mask"]
 
     def partials(self, windows: TensorDict) -> tuple[Partials, Tensor]:
         """The derivatives in l.12-13 along windows [B], and eta of l.11 [B, k, A]."""

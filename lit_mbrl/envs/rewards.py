@@ -35,6 +35,17 @@ def balanced_pendulum(observation: Tensor, action: Tensor, next_observation: Ten
     return (-distance / 0.6**2).exp() - 0.01 * action.square().sum(-1)
 
 
+def centred_pendulum(observation: Tensor, action: Tensor, next_observation: Tensor) -> Tensor:
+    """How far the pole is from falling, and the cart from the rail's end (InvertedPendulum-v5).
+
+    Not what the task pays, which has no derivative, but what SVG(infinity) differentiates:
+    1 - (angle / 0.2 rad)^2 - (position / 1 m)^2. It is 1 in the middle and 0 where the episode
+    ends.
+    """
+    position, angle = next_observation[..., 0], next_observation[..., 1]
+    return 1 - (angle / 0.2).square() - position.square()
+
+
 def halfcheetah(observation: Tensor, action: Tensor, next_observation: Tensor) -> Tensor:
     """Forward velocity less 0.1 |a|^2 (HalfCheetah-v5).
 
