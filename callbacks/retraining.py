@@ -3,8 +3,11 @@
 import math
 from typing import Any
 
+import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
+from tensordict import TensorDict
 
+from lit_mbrl.dynamics import Dynamics
 from lit_mbrl.errors import DivergenceError, require
 
 from .trainer import data_of, env_steps, log, phase
@@ -14,7 +17,9 @@ class Retraining(Callback):
     """Fit the dynamics and imagine, before step 0 and at the end of every `every`-th step.
 
     So the model that serves step t was fitted on all data before t. D_model keeps the windows of
-    the last `retain_steps` environment steps: its capacity follows the rollout length.
+    the last `retain_steps` environment steps: its capacity follows the rollout length. Before a fit
+    the model is tried on the steps since the last one, which it has not seen
+    (`dynamics/prediction_error`).
 
     Args:
         every: Environment steps from fit to fit; 0 never fits, for algorithms without a model.
@@ -54,12 +59,16 @@ class Retraining(Callback):
     def _retrain(self, trainer: Trainer, agent: Any) -> None:
         data = data_of(trainer)
         autocast = trainer.precision_plugin.forward_context
+        unseen = data.replay.transitions()[-self.every :] if env_steps(trainer) else None
+        metrics: dict[str, float] = {}
+        if unseen is not None:
+            metrics["dynamics/prediction_error"] = prediction_error(agent.dynamics, unseen)
         with phase(trainer, "fit"), autocast():
             report = agent.fit_dynamics(data.replay)
         if not math.isfinite(report.holdout_mse):
             raise DivergenceError(f"the dynamics' holdout error is {report.holdout_mse}")
         self.holdout_mse = report.holdout_mse
-        metrics = {
+        metrics |= {
             "dynamics/epochs": report.epochs,
             "dynamics/holdout_mse": report.holdout_mse,
             "dynamics/holdout_nll": report.holdout_nll,
@@ -78,6 +87,13 @@ class Retraining(Callback):
             metrics["rollout/length"] = agent.rollout_length
             metrics["rollout/imagined"] = len(windows)
         log(trainer, metrics)
+
+
+@torch.no_grad()
+def prediction_error(dynamics: Dynamics, transitions: TensorDict) -> float:
+    """Mean L2 distance of the next observations [N] from where the elites expect them to be."""
+    expected, _, _ = dynamics.expected_step(transitions["observation"], transitions["action"])
+    return float((expected - transitions["next", "observation"]).norm(dim=-1).mean())
 
 
 def model_error(trainer: Trainer) -> float | None:

@@ -80,6 +80,11 @@ def test_objective_equals_a_naive_loop(horizon: int) -> None:
         ended = ended | ends
     assert 0 < ended.sum() < 60
     assert loss.item() == pytest.approx(-objective.mean().item(), rel=1e-5)
+    parameters = list(agent.actor.parameters())
+    ours, theirs = (torch.autograd.grad(x, parameters) for x in (loss, -objective.mean()))
+    assert any(part.norm() > 1e-3 for part in theirs)
+    for part, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(part, other, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("horizon", [0, 1, 4])

@@ -41,6 +41,14 @@ def transitions(batch: int = B) -> TensorDict:
     )
 
 
+def assert_same_gradient(found: Tensor, expected: Tensor, module: nn.Module) -> None:
+    parameters = list(module.parameters())
+    ours, theirs = (torch.autograd.grad(loss, parameters) for loss in (found, expected))
+    assert any(part.norm() > 1e-3 for part in theirs)
+    for part, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(part, other, rtol=1e-3, atol=1e-5)
+
+
 class Model(nn.Module):
     """A stand-in for the dynamics: s' = s + W a, r = s_0, ended where s'_1 > 1."""
 
@@ -81,6 +89,24 @@ def ensemble(spread: float) -> tuple[Tensor, Tensor]:
     torch.manual_seed(0)
     mean = 1 + spread * torch.randn(5, 3, 2, dtype=torch.float64)
     return mean, 0.5 * torch.randn(5, 3, 2, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("apart", [0.0, 30.0, 70.0, 1000.0])
+def test_a_network_far_off_makes_the_model_error_large_and_not_undefined(apart: float) -> None:
+    """In float32, where the spread of the others is lost beside it; and such a plan stops."""
+    torch.manual_seed(0)
+    mean = 0.01 * torch.randn(7, 200, 5)
+    mean[3] += apart
+    error = one_vs_rest(mean, torch.full_like(mean, -10.0))
+    assert error.isfinite().all()
+    assert apart == 0 or (error > 1e3).all()
+
+
+def test_a_plan_stops_where_the_model_error_is_undefined() -> None:
+    agent = make(4, threshold=100.0)
+    agent.model_error = lambda state, action: torch.full((len(state),), math.nan)  # type: ignore[method-assign]
+    loss, _, length, _ = agent.actor_loss(torch.randn(B, S))
+    assert length == 1 and loss.isfinite()
 
 
 def test_model_error_is_the_divergence_to_the_moments_of_the_others() -> None:
@@ -178,7 +204,8 @@ def test_objective_equals_algorithm_1_row_by_row() -> None:
     agent.actor = Still()  # type: ignore[assignment]
     agent.later_actors = nn.ModuleList(Still() for _ in range(3))
     loss, _, length, mean_error = agent.actor_loss(observation)
-    total, steps, errors, stops = 0.0, 0, [], set()
+    steps, errors, stops = 0, [], set()
+    total = torch.zeros(())
     for i in range(rows):
         state = observation[i : i + 1]
         for t, actor in enumerate([agent.actor, *agent.later_actors]):  # l.3
@@ -190,13 +217,15 @@ def test_objective_equals_algorithm_1_row_by_row() -> None:
                 errors.append(u.item())
             if t == 3 or u >= 0.5 or terminated:  # l.6
                 q = agent.critic(state, action.unsqueeze(1)).amin(0)
-                total += agent.gamma**t * (q + entropy).item()  # l.7
+                total = total + agent.gamma**t * (q + entropy).sum()  # l.7
                 stops.add((t == 3, bool(u >= 0.5), bool(terminated)))
                 break
-            total += agent.gamma**t * (reward + entropy - 0.7 * u.exp()).item()  # l.10
+            total = total + agent.gamma**t * (reward + entropy - 0.7 * u.exp()).sum()  # l.10
             state = following
     assert len(stops) >= 4, "every reason to stop must have been met"
-    assert loss.item() == pytest.approx(-total / rows, rel=1e-4)
+    assert loss.item() == pytest.approx(-total.item() / rows, rel=1e-4)
+    actors = nn.ModuleList([agent.actor, *agent.later_actors])
+    assert_same_gradient(loss, -total / rows, actors)
     assert length.item() == pytest.approx(steps / rows)
     assert mean_error.item() == pytest.approx(sum(errors) / len(errors), rel=1e-4)
 

@@ -144,6 +144,34 @@ def test_the_recursion_is_automatic_differentiation_of_the_simulated_paths(
     assert torch.allclose(actor_gradient(agent, batch), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("max_weight", [0.3, 1.0, 5.0])
+def test_the_weight_of_a_path_is_the_product_of_its_ratios_cut_off(max_weight: float) -> None:
+    agent, batch = svg(SVGInfinity, plan_length=K, max_weight=max_weight), windows()
+    log_ratio = torch.randn(B, K)
+    log_prob = agent.log_prob(batch["path"][:, :-1], batch["action"]).detach()
+    batch["log_prob"], ratio = log_prob - log_ratio, log_ratio.exp()
+    found = agent.weights(batch).cumprod(1)
+    cut = 0
+    for row in range(B):
+        product = 1.0
+        for t in range(int(batch["mask"][row].sum())):
+            product *= float(ratio[row, t])
+            assert float(found[row, t]) == pytest.approx(min(product, max_weight), rel=1e-4)
+            cut += product > max_weight
+    assert 0 < cut < batch["mask"].sum()
+    assert (found[~batch["mask"]] == 0).all()
+
+
+def test_actions_that_have_become_impossible_leave_the_gradient_finite() -> None:
+    """Also where the next ones are as much likelier now, in float32."""
+    agent, batch = svg(SVGInfinity, plan_length=K), windows(ends=False)
+    log_prob = agent.log_prob(batch["path"][:, :-1], batch["action"]).detach()
+    batch["log_prob"] = log_prob - torch.tensor([-110.0, 0.0, 105.0, -500.0, 500.0])
+    weight = agent.weights(batch)
+    assert weight.isfinite().all() and (weight.cumprod(1) <= 1.001).all()
+    assert actor_gradient(agent, batch).isfinite().all()
+
+
 def test_the_value_gradient_is_that_of_the_return_by_the_first_state() -> None:
     """V_s of the recursion, with a value at the end that is not zero."""
     agent, batch = svg(SVGInfinity, plan_length=K), windows(ends=False)
@@ -234,6 +262,26 @@ def test_the_recursion_is_the_known_value_gradient_without_noise() -> None:
         following = states[:, t + 1] @ cost_to_go(5 - t) @ g
         expected = -actions[:, t] @ r - GAMMA * following
         assert torch.allclose(value_a[:, t], GAMMA**t * expected)
+
+
+def test_the_sum_of_the_actions_derivatives_is_the_gradient_of_the_gain() -> None:
+    """V_theta of a = K s: that of the expected return, by differentiating its closed form."""
+    torch.manual_seed(0)
+    steps = 6
+    states, actions = real_paths(4, steps, noise=0.0)
+    on_policy = torch.ones(4, steps, dtype=torch.double)
+    partials = linear_partials(states[:, :-1], actions)
+    value_a, _ = backward_recursion(partials, on_policy, torch.zeros_like(states[:, 0]), GAMMA)
+    found = torch.einsum("bka,bks->as", value_a, states[:, :-1])
+    f, g, k, q, r = matrices()
+    gain = k.clone().requires_grad_()
+    moments, value = states[:, 0].T @ states[:, 0], torch.zeros((), dtype=torch.double)
+    closed = f + g @ gain
+    for t in range(steps):
+        value = value - 0.5 * GAMMA**t * torch.trace((q + gain.T @ r @ gain) @ moments)
+        moments = closed @ moments @ closed.T
+    (expected,) = torch.autograd.grad(value, gain)
+    assert torch.allclose(found, expected)
 
 
 def test_the_recursion_has_the_known_value_gradient_as_its_mean_with_noise() -> None:

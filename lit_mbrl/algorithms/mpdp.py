@@ -164,7 +164,7 @@ class MPDP(SoftActorCritic):
                 following, reward, terminated = self.dynamics.step(state, action)  # l.5
                 error = self.model_error(state, action)
                 errors.append(error.detach())
-                stops = (error >= self.threshold) | terminated  # l.6
+                stops = ~(error < self.threshold) | terminated  # l.6; an error of nan is large
                 gain = reward + entropy - self.beta * error.exp()  # l.10, Eq. 10
                 objective = objective + self.gamma**t * gain[~stops].sum()
             last, last_action = state[stops], action[stops].unsqueeze(1)

@@ -139,7 +139,7 @@ class SVGInfinity(Agent):
         self.log_step(
             actor_loss=actor_loss,
             actor_gradient_norm=self.gradient_norms["actor"],
-            actor_weight=self.weights(windows)[windows["mask"]].mean(),
+            actor_weight=self.weights(windows).cumprod(1)[windows["mask"]].mean(),
         )
 
     def go_backwards(self, windows: TensorDict) -> tuple[Tensor, Tensor, Tensor]:
@@ -161,13 +161,14 @@ class SVGInfinity(Agent):
 
     @torch.no_grad()
     def weights(self, windows: TensorDict) -> Tensor:
-        """Importance weights [B, k] of the steps of windows [B], 0 behind a termination.
+        """Factors [B, k] of the importance weights along windows [B], 0 behind a termination.
 
-        Their product up to a step is that of the ratios, cut off at `max_weight`.
+        Their product up to a step is its weight: that of the ratios, cut off at `max_weight`.
         """
         log_prob = self.log_prob(windows["path"][:, :-1], windows["action"])
         log_ratio = (log_prob - windows["log_prob"]) * windows["mask"]
-        log_product = log_ratio.cumsum(1).clamp(max=math.log(self.max_weight))
+        # No product so small that its quotients overflow.
+        log_product = log_ratio.cumsum(1).clamp(min=-30, max=math.log(self.max_weight))
         log_weight = torch.diff(log_product, dim=1, prepend=torch.zeros_like(log_product[:, :1]))
         return log_weight.exp() * windows["mask"]
 

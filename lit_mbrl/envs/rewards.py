@@ -39,8 +39,8 @@ def centred_pendulum(observation: Tensor, action: Tensor, next_observation: Tens
     """How far the pole is from falling, and the cart from the rail's end (InvertedPendulum-v5).
 
     Not what the task pays, which has no derivative, but what SVG(infinity) differentiates:
-    1 - (angle / 0.2 rad)^2 - (position / 1 m)^2. It is 1 in the middle and 0 where the episode
-    ends.
+    1 - (angle / 0.2 rad)^2 - (position / 1 m)^2. Above the middle of the rail it is 1, where the
+    pole has fallen there 0, and 0 for a pole that stands at the rail's end.
     """
     position, angle = next_observation[..., 0], next_observation[..., 1]
     return 1 - (angle / 0.2).square() - position.square()

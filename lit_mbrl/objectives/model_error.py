@@ -21,7 +21,9 @@ def one_vs_rest(mean: Tensor, log_var: Tensor) -> Tensor:
     # About the common mean, since the spread may be far smaller than what is predicted.
     mean, variance = mean - mean.mean(0), log_var.exp()
     rest_mean = (mean.sum(0) - mean) / others
-    second = variance + mean.square()
-    rest_variance = (second.sum(0) - second) / others - rest_mean.square()
+    square = mean.square()
+    # Of the others' means; where one network is far off it is the difference of large numbers.
+    spread = ((square.sum(0) - square) / others - rest_mean.square()).clamp(min=0)
+    rest_variance = (variance.sum(0) - variance) / others + spread
     ratio = (variance + (mean - rest_mean).square()) / rest_variance
     return 0.5 * (ratio - 1 + rest_variance.log() - log_var).sum((0, -1))
