@@ -4,7 +4,9 @@
     python benchmarks/adaptive_horizon.py --task Hopper-v5
 
 reads the newest run of each beta on the task from MLflow, writes what it logged as
-`<results>/mpdp-beta<beta>/<task>/logged-seed<n>.csv`, and draws them.
+`<results>/mpdp-beta<beta>/<task>/logged-seed<n>.csv`, and draws them. The paper's Figure 2 has one
+beta and several thresholds. Its model error is the L2 norm at every 250 steps, which is
+`dynamics/prediction_error`: on the steps that the model has not been fitted to yet.
 """
 
 import argparse
@@ -20,7 +22,7 @@ from mlflow import MlflowClient
 
 METRICS = {
     "rollout/adaptive_length": "steps of a plan",
-    "rollout/model_error": "log u, mean of the steps that were asked for",
+    "dynamics/prediction_error": "L2 error on unseen steps",
 }
 
 
@@ -64,13 +66,13 @@ def history(client: MlflowClient, run_id: str, metric: str) -> dict[int, float]:
 
 
 def write(path: Path, logged: dict[str, dict[int, float]]) -> None:
-    """A column for each metric, a row for each step at which all were logged."""
+    """A row for each value that was logged."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    steps = sorted(set.intersection(*(set(values) for values in logged.values())))
     with path.open("w", newline="") as file:
         rows = csv.writer(file)
-        rows.writerow(["env_step", *logged])
-        rows.writerows([step, *(values[step] for values in logged.values())] for step in steps)
+        rows.writerow(["metric", "env_step", "value"])
+        for name, values in logged.items():
+            rows.writerows([name, *entry] for entry in values.items())
 
 
 if __name__ == "__main__":

@@ -365,6 +365,22 @@ def test_steve_trusts_networks_that_agree() -> None:
     assert together[2] > together[1] > together[0]
 
 
+def test_steves_policy_climbs_the_mean_of_the_critics() -> None:
+    """The gradient of a naive loop over critics and states, and of the actor alone."""
+    agent, state = steve(), torch.randn(B, S)
+    parameters = list(agent.actor.parameters())
+    found = torch.autograd.grad(agent.actor_loss(state), parameters)
+    total = torch.zeros(())
+    for row in state.split(1):
+        q = agent.critic(row, agent.actor(row).unsqueeze(1))
+        assert len(q) == 3
+        total = total - sum(q[i, 0] for i in range(3)) / 3
+    expected = torch.autograd.grad(total / B, parameters)
+    assert any(part.norm() > 1e-4 for part in expected)
+    for part, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(part, other, rtol=1e-4, atol=1e-7)
+
+
 def test_steves_updates_move_what_they_should() -> None:
     torch.manual_seed(0)
     agent = STEVE(S, A, FALLS, horizon=1, **MODEL)  # type: ignore[arg-type]
