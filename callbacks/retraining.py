@@ -59,10 +59,11 @@ class Retraining(Callback):
     def _retrain(self, trainer: Trainer, agent: Any) -> None:
         data = data_of(trainer)
         autocast = trainer.precision_plugin.forward_context
-        unseen = data.replay.transitions()[-self.every :] if env_steps(trainer) else None
         metrics: dict[str, float] = {}
-        if unseen is not None:
-            metrics["dynamics/prediction_error"] = prediction_error(agent.dynamics, unseen)
+        if env_steps(trainer):
+            with phase(trainer, "fit"):
+                unseen = data.replay.transitions()[-self.every :]
+                metrics["dynamics/prediction_error"] = prediction_error(agent.dynamics, unseen)
         with phase(trainer, "fit"), autocast():
             report = agent.fit_dynamics(data.replay)
         if not math.isfinite(report.holdout_mse):

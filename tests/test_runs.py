@@ -103,8 +103,9 @@ def test_metrics_are_finite_and_plausible(run: Run) -> None:
         assert all(math.isfinite(value) for value in values.values()), name
     for step in (20, 40):
         shares = [run.metrics[f"time/share_{phase}"][step] for phase in PHASES]
-        assert all(share >= 0 for share in shares)
-        assert 0.5 < sum(shares) <= 1.01
+        assert all(share >= 0 for share in shares) and sum(shares) <= 1.01
+        # How much is left for what has no phase depends on the machine; these take time on any.
+        assert all(run.metrics[f"time/share_{phase}"][step] > 0 for phase in ("collect", "update"))
         rates = [run.metrics[f"time/{what}_per_second"][step] for what in ("env_steps", "updates")]
         assert rates[1] == pytest.approx(2 * rates[0])
     if run.algorithm != "SAC":
