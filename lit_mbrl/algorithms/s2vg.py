@@ -22,7 +22,7 @@ What the paper leaves open, and what is done here:
     the value of a state beyond the edge, and with zero in its place no gradient would lead away.
   - V' in Eq. 11 is V_psi itself; its target is used in Eq. 7 alone.
   - The factor 1/2, missing in Eq. 7, is that of Eq. 8. Each of the two Q has its own square.
-  - Batch size, discount and Polyak rate are SAC's.
+  - Discount and Polyak rate are SAC's; the batch size is 128 on the pendulums, else SAC's 256.
   - The actor's gradient is clipped at a norm, which is reported.
 """
 
