@@ -3,8 +3,8 @@
     python benchmarks/pendulum_paths.py
 
 For paths of k steps: the linear policy with the highest return by `centred_pendulum` on the task
-linearised at rest, and the slowest mode of the closed loop with it. A mode whose eigenvalue is above
-1 takes the cart away for good.
+linearised at rest, and the slowest mode of the closed loop with it. A mode whose eigenvalue is
+above 1 takes the cart away for good.
 """
 
 import argparse
