@@ -10,9 +10,12 @@ above 1 takes the cart away for good.
 import argparse
 
 import numpy as np
+import torch
+from gymnasium import Env
 from scipy.optimize import minimize
 
 from lit_mbrl.envs import make_gym_env
+from lit_mbrl.envs.rewards import centred_pendulum
 
 BEGIN = (0.1, 0.05, 0.2, 0.3)
 """Deviation of a path's first state: position, angle and their velocities."""
@@ -27,19 +30,19 @@ def main() -> None:
     parser.add_argument("--gamma", type=float, default=0.99)
     parser.add_argument("--policy_std", type=float, default=0.3, help="deviation of the actions")
     given = parser.parse_args()
-    state, action = linearised()
+    env = make_gym_env("InvertedPendulum-v5")
+    state, action = linearised(env)
     print("| steps | gains | largest eigenvalue | time constant |\n|---|---|---|---|")
     for steps in given.steps:
         gains = best_gains(state, action, steps, given.gamma, given.policy_std)
         largest = np.abs(np.linalg.eigvals(state + action @ gains)).max()
-        seconds = f"{-0.04 / np.log(largest):.1f} s" if largest < 1 else "-"
+        seconds = f"{-env.unwrapped.dt / np.log(largest):.1f} s" if largest < 1 else "-"
         shown = ", ".join(f"{gain:.1f}" for gain in gains.ravel())
         print(f"| {steps} | {shown} | {largest:.3f} | {seconds} |")
 
 
-def linearised(step: float = 1e-4) -> tuple[np.ndarray, np.ndarray]:
+def linearised(env: Env, step: float = 1e-4) -> tuple[np.ndarray, np.ndarray]:
     """ds'/ds [4, 4] and ds'/da [4, 1] at rest, by central differences."""
-    env = make_gym_env("InvertedPendulum-v5")
     env.reset(seed=0)
 
     def following(given: np.ndarray) -> np.ndarray:
@@ -55,14 +58,13 @@ def best_gains(
     state: np.ndarray, action: np.ndarray, steps: int, gamma: float, std: float
 ) -> np.ndarray:
     """K [1, 4] of the policy a = K s with the highest expected return of a path."""
-    cost = np.diag([1.0, 1 / 0.2**2, 0.0, 0.0])
+    rest, still = torch.zeros(4), torch.zeros(1)
+    curvature = torch.autograd.functional.hessian(lambda s: centred_pendulum(s, still, s), rest)
+    cost = -0.5 * curvature.numpy()
 
     def negative_return(gains: np.ndarray) -> float:
-        closed, moments, total = (
-            state + action @ gains.reshape(1, 4),
-            np.diag(np.square(BEGIN)),
-            0.0,
-        )
+        closed = state + action @ gains.reshape(1, 4)
+        moments, total = np.diag(np.square(BEGIN)), 0.0
         for t in range(steps):
             moments = closed @ moments @ closed.T + std**2 * action @ action.T
             total += gamma**t * np.trace(cost @ moments)

@@ -56,9 +56,9 @@ def backward_recursion(
 
     Args:
         partials: Of the k steps.
-        weight: w [..., k]: 1 for an action of the policy itself, the importance weight of another's
-            (as w multiplies what follows an action, and no more, each estimate is per decision),
-            and 0 behind the end of the episode.
+        weight: w [..., k]: 1 for an action of the policy itself; for another's the factor by which
+            it changes the importance weight of the path (as w multiplies what follows an action,
+            and no more, each estimate is per decision); and 0 behind the end of the episode.
         end_value_s: V_s at the end of the path [..., S]; zero for a finite horizon.
         gamma: Discount of one step.
 
