@@ -1,4 +1,4 @@
-"""SVG(1) and SVG(infinity): noise inferred along real paths, and the gradients that follow."""
+"""SVG(infinity) along real paths, and what SVG(1) shares: noise, batches, refusals."""
 
 from collections.abc import Callable
 
@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.wrappers import RescaleAction
+from small_svg import GAMMA, A, B, K, S, gradient, svg, windows
 from tensordict import TensorDict
 from torch import Tensor, nn
 
@@ -15,46 +16,7 @@ from lit_mbrl.data import EnvironmentReplay
 from lit_mbrl.dynamics import infer_noise, step_with_noise
 from lit_mbrl.errors import ConfigurationError
 from lit_mbrl.networks import Actor
-from lit_mbrl.objectives import Partials, backward_recursion, jacobian
-
-S, A, B, K = 3, 2, 6, 5
-GAMMA = 0.9
-
-
-def svg(algorithm: type, **kwargs: object) -> SVG1 | SVGInfinity:
-    torch.manual_seed(0)
-    small = {"hidden_sizes": [16, 16], "dynamics_hidden_sizes": [8, 8], "gamma": GAMMA}
-    return algorithm(S, A, "never", **{**small, **kwargs})
-
-
-def windows(k: int = K, ends: bool = True) -> TensorDict:
-    """Of random paths; some end in a termination before their last step if they may."""
-    path = torch.randn(B, k + 1, S)
-    length = torch.randint(1, k + 1, (B,)) if ends else torch.full((B,), k)
-    mask = torch.arange(k) < length.unsqueeze(-1)
-    action = (torch.rand(B, k, A) * 1.8 - 0.9) * mask.unsqueeze(-1)
-    return TensorDict(
-        {
-            "observation": path[:, 0],
-            "path": path,
-            "action": action,
-            "reward": torch.randn(B, k) * mask,
-            "log_prob": torch.randn(B, k) - 1,
-            "mask": mask,
-            "next": {"observation": path[torch.arange(B), length], "terminated": length < k},
-        },
-        batch_size=[B],
-    )
-
-
-def gradient(loss: Tensor, module: nn.Module) -> Tensor:
-    return torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(module.parameters()))])
-
-
-def actor_gradient(agent: SVGInfinity, batch: TensorDict) -> Tensor:
-    """Of what `training_step` minimises."""
-    return gradient(agent.actor_loss(*agent.go_backwards(batch)), agent.actor)
-
+from lit_mbrl.objectives import backward_recursion
 
 # Noise
 
@@ -104,6 +66,11 @@ def test_a_policy_of_fixed_deviation_has_it_everywhere() -> None:
 
 
 # The recursion
+
+
+def actor_gradient(agent: SVGInfinity, batch: TensorDict) -> Tensor:
+    """Of what `training_step` minimises."""
+    return gradient(agent.actor_loss(*agent.go_backwards(batch)), agent.actor)
 
 
 def simulated_return(agent: SVGInfinity, batch: TensorDict) -> Tensor:
@@ -202,150 +169,7 @@ def test_what_comes_after_a_termination_is_another_episode() -> None:
     assert torch.allclose(actor_gradient(agent, batch), before, atol=1e-6)
 
 
-# A linear system with Gaussian noise, a linear policy, quadratic rewards
-
-
-def matrices() -> tuple[Tensor, ...]:
-    """s' = F s + G a + noise, a = K s + noise, r = -s'Q s / 2 - a'R a / 2."""
-    generator = torch.Generator().manual_seed(2)
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator, dtype=torch.double)
-
-    q, r = normal(S, S), normal(A, A)
-    return 0.4 * normal(S, S), normal(S, A), 0.3 * normal(A, S), q @ q.T, r @ r.T
-
-
-def linear_partials(state: Tensor, action: Tensor) -> Partials:
-    """Of that system, at states [..., S] and actions [..., A]."""
-    f, g, k, q, r = matrices()
-    each = state.shape[:-1]
-    return Partials(
-        -state @ q, -action @ r, f.expand(*each, S, S), g.expand(*each, S, A), k.expand(*each, A, S)
-    )
-
-
-def cost_to_go(steps: int) -> Tensor:
-    """P of V(s) = -s'P s / 2 + constant of the linear policy: Lyapunov's recursion."""
-    f, g, k, q, r = matrices()
-    closed, value = f + g @ k, torch.zeros(S, S, dtype=torch.double)
-    for _ in range(steps):
-        value = q + k.T @ r @ k + GAMMA * closed.T @ value @ closed
-    return value
-
-
-def real_paths(rows: int, steps: int, noise: float) -> tuple[Tensor, Tensor]:
-    """States [rows, steps + 1, S] and actions [rows, steps, A] of the linear policy."""
-    f, g, k, _, _ = matrices()
-    state = torch.randn(1, S, dtype=torch.double).expand(rows, S)
-    states, actions = [state], []
-    for _ in range(steps):
-        action = state @ k.T + noise * torch.randn(rows, A, dtype=torch.double)
-        state = state @ f.T + action @ g.T + noise * torch.randn(rows, S, dtype=torch.double)
-        states.append(state)
-        actions.append(action)
-    return torch.stack(states, 1), torch.stack(actions, 1)
-
-
-def test_the_recursion_is_the_known_value_gradient_without_noise() -> None:
-    """V_s = -P s, and v_a = -(R a + gamma G'P s'), discounted."""
-    torch.manual_seed(0)
-    states, actions = real_paths(4, 6, noise=0.0)
-    on_policy = torch.ones(4, 6, dtype=torch.double)
-    partials = linear_partials(states[:, :-1], actions)
-    value_a, value_s = backward_recursion(
-        partials, on_policy, torch.zeros_like(states[:, 0]), GAMMA
-    )
-    _, g, _, _, r = matrices()
-    for t in range(6):
-        assert torch.allclose(value_s[:, t], -states[:, t] @ cost_to_go(6 - t))
-        following = states[:, t + 1] @ cost_to_go(5 - t) @ g
-        expected = -actions[:, t] @ r - GAMMA * following
-        assert torch.allclose(value_a[:, t], GAMMA**t * expected)
-
-
-def test_the_sum_of_the_actions_derivatives_is_the_gradient_of_the_gain() -> None:
-    """V_theta of a = K s: that of the expected return, by differentiating its closed form."""
-    torch.manual_seed(0)
-    steps = 6
-    states, actions = real_paths(4, steps, noise=0.0)
-    on_policy = torch.ones(4, steps, dtype=torch.double)
-    partials = linear_partials(states[:, :-1], actions)
-    value_a, _ = backward_recursion(partials, on_policy, torch.zeros_like(states[:, 0]), GAMMA)
-    found = torch.einsum("bka,bks->as", value_a, states[:, :-1])
-    f, g, k, q, r = matrices()
-    gain = k.clone().requires_grad_()
-    moments, value = states[:, 0].T @ states[:, 0], torch.zeros((), dtype=torch.double)
-    closed = f + g @ gain
-    for t in range(steps):
-        value = value - 0.5 * GAMMA**t * torch.trace((q + gain.T @ r @ gain) @ moments)
-        moments = closed @ moments @ closed.T
-    (expected,) = torch.autograd.grad(value, gain)
-    assert torch.allclose(found, expected)
-
-
-def test_the_recursion_has_the_known_value_gradient_as_its_mean_with_noise() -> None:
-    torch.manual_seed(0)
-    states, actions = real_paths(200_000, 6, noise=0.3)
-    on_policy = torch.ones(len(states), 6, dtype=torch.double)
-    partials = linear_partials(states[:, :-1], actions)
-    _, value_s = backward_recursion(partials, on_policy, torch.zeros_like(states[:, 0]), GAMMA)
-    deviation = value_s[:, 0].std(0) / len(states) ** 0.5
-    expected = -states[0, 0] @ cost_to_go(6)
-    assert expected.abs().min() > 20 * deviation.max()  # the test could tell
-    assert (value_s[:, 0].mean(0) - expected).abs().max() < 4 * deviation.max()
-
-
-def test_weighted_paths_of_another_policy_have_the_same_mean() -> None:
-    """Those of a policy with no gain at all, and more noise."""
-    torch.manual_seed(0)
-    f, g, k, _, _ = matrices()
-    rows, steps, narrow, wide = 400_000, 3, 0.3, 0.6
-    states = [torch.randn(1, S, dtype=torch.double).expand(rows, S) * 0.3]
-    actions, weights = [], []
-    for _ in range(steps):
-        action = wide * torch.randn(rows, A, dtype=torch.double)
-        target = torch.distributions.Normal(states[-1] @ k.T, narrow).log_prob(action).sum(-1)
-        behaviour = torch.distributions.Normal(torch.zeros(()), wide).log_prob(action).sum(-1)
-        noise = 0.1 * torch.randn(rows, S, dtype=torch.double)
-        states.append(states[-1] @ f.T + action @ g.T + noise)
-        actions.append(action)
-        weights.append((target - behaviour).exp())
-    path, weight = torch.stack(states, 1), torch.stack(weights, 1)
-    partials = linear_partials(path[:, :-1], torch.stack(actions, 1))
-    _, value_s = backward_recursion(partials, weight, torch.zeros_like(states[0]), GAMMA)
-    deviation = value_s[:, 0].std(0) / rows**0.5
-    expected = -states[0][0] @ cost_to_go(steps)
-    assert expected.abs().max() > 20 * deviation.max()
-    assert ((value_s[:, 0].mean(0) - expected).abs() < 4 * deviation).all()
-
-
-def test_gradients_explode_with_the_horizon_where_the_closed_loop_is_unstable() -> None:
-    """By the largest eigenvalue of F + G K each step, here 1.5, discounted."""
-    f = torch.eye(S, dtype=torch.double) * 1.5
-    norms = []
-    for steps in (10, 20):
-        each = (1, steps)
-        zeros = torch.zeros(*each, A, dtype=torch.double)
-        partials = Partials(
-            torch.ones(*each, S, dtype=torch.double),
-            zeros,
-            f.expand(*each, S, S),
-            torch.zeros(*each, S, A, dtype=torch.double),
-            torch.zeros(*each, A, S, dtype=torch.double),
-        )
-        on_policy, end = (torch.ones(*size, dtype=torch.double) for size in (each, (1, S)))
-        norms.append(backward_recursion(partials, on_policy, 0 * end, 1.0)[1][0, 0].norm())
-    assert float(norms[1] / norms[0]) == pytest.approx((1.5**20 - 1) / (1.5**10 - 1))
-
-
-def test_jacobians_are_by_rows() -> None:
-    x = torch.randn(B, S, dtype=torch.double, requires_grad=True)
-    y = torch.stack([x[:, 0] * x[:, 1], x[:, 2] ** 2], 1)
-    (found,) = jacobian(y, [x])
-    zero = torch.zeros(B, dtype=torch.double)
-    expected = [torch.stack([x[:, 1], x[:, 0], zero], 1), torch.stack([zero, zero, 2 * x[:, 2]], 1)]
-    assert torch.allclose(found, torch.stack(expected, 1))
+# Learning
 
 
 class Unstable(nn.Module):
@@ -409,95 +233,6 @@ def test_svg_infinity_learns_to_control_an_unstable_system() -> None:
     assert cost(agent.actor.mode) < 1.5 * optimal < before / 100
 
 
-# SVG(1)
-
-
-def test_svg1_is_one_step_of_the_recursion_with_the_value_at_its_end() -> None:
-    """w (r_a + gamma V'_s' f_a) pi_theta (Alg. 2, l.13), V' zero behind a termination."""
-    agent, batch = svg(SVG1), windows(1)
-    batch["next", "terminated"] = torch.arange(B) % 3 == 0
-    weight = torch.rand(B)
-    state, action = batch["observation"], batch["action"][:, 0]
-    following = batch["next", "observation"].clone().requires_grad_()
-    (value_s,) = torch.autograd.grad(agent.value(following).sum(), following)
-    value_s = value_s * ~batch["next", "terminated"].unsqueeze(-1)
-    at = action.clone().requires_grad_()
-    noise = infer_noise(agent.dynamics, state, action, batch["next", "observation"]).detach()
-    stepped, reward = step_with_noise(agent.dynamics, state, at, noise)
-    value_a = torch.autograd.grad(reward.sum() + GAMMA * (value_s * stepped).sum(), at)[0]
-    taken = agent.actor.action(state, agent.actor.noise(state, action).detach())
-    expected = gradient(-(weight.unsqueeze(-1) * value_a * taken).sum() / B, agent.actor)
-    assert expected.norm() > 1e-4
-    found = gradient(agent.actor_loss(batch, weight), agent.actor)
-    assert torch.allclose(found, expected, atol=1e-6)
-
-
-def test_weights_are_ratios_of_densities_cut_off() -> None:
-    agent, batch = svg(SVG1, max_weight=1.5), windows(1)
-    log_prob = agent.log_prob(batch["observation"], batch["action"][:, 0])
-    ratio = [float((log_prob[n] - batch["log_prob"][n, 0]).exp().detach()) for n in range(B)]
-    assert min(ratio) < 1.5 < max(ratio)
-    assert agent.weights(batch).tolist() == pytest.approx([min(r, 1.5) for r in ratio])
-
-
-def test_the_value_is_evaluated_by_weighted_squared_errors() -> None:
-    agent, batch = svg(SVG1), windows(1)
-    batch["next", "terminated"] = torch.arange(B) % 3 == 0
-    weight = torch.rand(B)
-    expected = torch.zeros(())
-    for n in range(B):
-        target = batch["reward"][n, 0]
-        if not batch["next", "terminated"][n]:
-            following = batch["next", "observation"][n : n + 1]
-            target = target + GAMMA * agent.target_value(following)[0].detach()
-        error = agent.value(batch["observation"][n : n + 1])[0] - target
-        expected = expected + weight[n] * error**2 / 2 / B
-    found, mean = agent.value_loss(batch, weight)
-    assert torch.allclose(found, expected)
-    assert torch.allclose(mean, agent.value(batch["observation"]).mean())
-    assert torch.allclose(gradient(found, agent.value), gradient(expected, agent.value))
-
-
-def test_on_a_linear_system_svg1_has_the_known_policy_gradient() -> None:
-    """The gain's gradient is -(R a + gamma G'P s') s', with V = -s'P s / 2 and actions of old."""
-    f, g, k, q, r = (part.float() for part in matrices())
-    value = cost_to_go(300).float()
-
-    class LinearModel(nn.Module):
-        elites = torch.arange(1)
-
-        def __call__(self, inputs: Tensor, members: Tensor) -> tuple[Tensor, Tensor]:
-            state, action = inputs[..., :S], inputs[..., S:]
-            following = state @ f.T + action @ g.T
-            reward = -0.5 * ((state @ q) * state).sum(-1) - 0.5 * ((action @ r) * action).sum(-1)
-            mean = torch.cat([following - state, reward.unsqueeze(-1)], -1)
-            return mean, torch.full_like(mean, -2.0)
-
-    class LinearPolicy(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.gain = nn.Parameter(k.clone())
-
-        def noise(self, state: Tensor, action: Tensor) -> Tensor:
-            return (action - state @ self.gain.T) / 0.1
-
-        def action(self, state: Tensor, noise: Tensor) -> Tensor:
-            return state @ self.gain.T + 0.1 * noise
-
-    class Quadratic(nn.Module):
-        def forward(self, state: Tensor) -> Tensor:
-            return -0.5 * ((state @ value) * state).sum(-1)
-
-    agent, batch = svg(SVG1), windows(1, ends=False)
-    agent.dynamics, agent.actor, agent.value = LinearModel(), LinearPolicy(), Quadratic()
-    weight = torch.rand(B)
-    state, action = batch["observation"], batch["action"][:, 0]
-    value_a = -action @ r - GAMMA * batch["next", "observation"] @ value @ g
-    expected = -torch.einsum("n,na,ns->as", weight, value_a, state) / B
-    found = gradient(agent.actor_loss(batch, weight), agent.actor).view(A, S)
-    assert torch.allclose(found, expected, rtol=1e-4)
-
-
 # Batches
 
 
@@ -551,16 +286,3 @@ def test_recent_windows_alone_are_drawn() -> None:
 def test_bad_arguments_are_named(make: Callable[[], object], option: str) -> None:
     with pytest.raises(ConfigurationError, match=option):
         make()
-
-
-def test_the_policy_waits_for_the_value() -> None:
-    """Its first step is that after `value_updates` of V, whatever batches they come in."""
-    agent = svg(SVG1, value_updates=5)
-    agent.log_step = lambda **metrics: None  # type: ignore[method-assign]
-    agent.configure_optimizers()
-    first = [p.clone() for p in agent.actor.parameters()]
-    for updates, moves in ((3, False), (2, False), (1, True)):
-        agent.training_step(torch.stack([windows(1)] * updates), 0)
-        assert moves != all(map(torch.equal, first, agent.actor.parameters()))
-    with pytest.raises(ConfigurationError, match=r"^model.value_updates: -1 was given; allowed: "):
-        svg(SVG1, value_updates=-1)

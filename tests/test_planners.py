@@ -1,0 +1,217 @@
+"""Planners against the closed form and naive loops, and what the next search starts from."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from planning_problems import LINEAR_QUADRATIC, STATES, F, G, Q, R, negative_cost, resting
+from torch import Tensor
+
+from lit_mbrl.planning import ARC, CEM, ICEM, MPPI, Planner, Problem, RandomShooting, Start
+from lit_mbrl.planning.icem import coloured_noise
+from lit_mbrl.planning.planner import shifted, truncated_normal
+
+
+def riccati_cost(state: Tensor, horizon: int) -> Tensor:
+    """Of the best plan, whose actions all lie within [-1, 1] for `STATES`."""
+    value = Q
+    for _ in range(horizon):
+        gain = (G.T @ value @ F) / (R + G.T @ value @ G)
+        value = Q + F.T @ value @ (F - G @ gain)
+    return ((state @ value) * state).sum(-1)
+
+
+@pytest.mark.parametrize(
+    ("planner", "share"),
+    [
+        (RandomShooting(horizon=5, candidates=2500), 0.1),
+        (CEM(horizon=5, candidates=500, elites=50, iterations=5), 0.01),
+        (CEM(horizon=5, candidates=500, elites=50, iterations=5, returns="best"), 0.01),
+        (MPPI(horizon=5, candidates=500, iterations=5), 0.01),
+        (ICEM(horizon=5, candidates=300, elites=10, iterations=5, noise_exponent=0.25), 0.01),
+        (ARC(horizon=3, candidates=100, iterations=5, temperature=0.1), 0.01),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Planner) else "",
+)
+def test_a_linear_quadratic_plan_is_nearly_the_best(planner: Planner, share: float) -> None:
+    """From three states at once, and again from the first solution."""
+    torch.manual_seed(0)
+    best = riccati_cost(STATES, planner.horizon)
+    start = None
+    for _ in range(2):
+        solution = planner(LINEAR_QUADRATIC, STATES, start)
+        assert solution.action.shape == (3, planner.horizon, 1)
+        assert (solution.action.abs() <= 1).all()
+        cost = -negative_cost(STATES, solution.action.unsqueeze(1)).squeeze(1)
+        assert (cost >= best - 1e-5).all()
+        assert (cost <= (1 + share) * best).all(), cost / best
+        start = solution.start
+
+
+@pytest.mark.parametrize(
+    "planner", [RandomShooting(5), CEM(5), MPPI(5), ICEM(5), ARC(5)], ids=lambda p: type(p).__name__
+)
+def test_actions_keep_to_their_bounds(planner: Planner) -> None:
+    """Where the best is far outside of them, plans go to the bound; so does every candidate."""
+    torch.manual_seed(0)
+
+    def score(state: Tensor, plans: Tensor) -> Tensor:
+        assert plans.abs().max() <= 1
+        return 10 * plans.sum((2, 3))
+
+    solution = planner(Problem(score, 2, lambda s, n, h: torch.zeros(len(s), n, h, 2)), STATES)
+    mean = float(solution.action.mean())
+    assert mean > (0.2 if isinstance(planner, RandomShooting) else 0.4), mean
+    assert solution.score.shape == (3,)
+    assert solution.sample.shape == solution.action.shape
+
+
+def test_the_best_candidate_and_its_score_are_returned_together() -> None:
+    torch.manual_seed(0)
+    for planner in (RandomShooting(4), CEM(4, returns="best"), ICEM(4)):
+        solution = planner(LINEAR_QUADRATIC, STATES)
+        score = negative_cost(STATES, solution.action.unsqueeze(1)).squeeze(1)
+        torch.testing.assert_close(solution.score, score)
+
+
+def test_each_search_of_a_batch_is_its_own() -> None:
+    """Swapping the states swaps the solutions, up to the candidates that are drawn."""
+    torch.manual_seed(0)
+    planner = CEM(horizon=4, candidates=2000, elites=100)
+    forth = planner(LINEAR_QUADRATIC, STATES).action
+    back = planner(LINEAR_QUADRATIC, STATES.flip(0)).action.flip(0)
+    torch.testing.assert_close(forth, back, atol=0.02, rtol=0)
+
+
+def test_cem_is_the_naive_loop() -> None:
+    """Elites by sorting, moments over them alone, and a tenth of the old ones kept."""
+    planner = CEM(horizon=3, candidates=40, elites=7, iterations=3, momentum=0.1)
+    torch.manual_seed(1)
+    found = planner(LINEAR_QUADRATIC, STATES[:1])
+    torch.manual_seed(1)
+    mean, variance = torch.zeros(3, 1), torch.full((3, 1), 0.25)
+    for _ in range(3):
+        plans = truncated_normal(mean[None], variance.sqrt()[None], 40)
+        scores = negative_cost(STATES[:1], plans)[0].tolist()
+        order = sorted(range(40), key=lambda i: -scores[i])[:7]
+        elites = torch.stack([plans[0, i] for i in order])
+        mean = 0.1 * mean + 0.9 * elites.mean(0)
+        variance = 0.1 * variance + 0.9 * elites.var(0, correction=0)
+    torch.testing.assert_close(found.action[0], mean)
+    assert float(found.score) == pytest.approx(sum(scores[i] for i in order) / 7)
+    assert any(torch.allclose(found.sample[0], plans[0, i]) for i in order)
+
+
+@pytest.mark.parametrize("planner", [MPPI(3, 30, 1, 0.3, 0.5), ARC(3, 30, 1, 0.2, 0.5)])
+def test_weights_are_exponential_in_the_score(planner: Planner) -> None:
+    """One iteration against Eq. 8 of LOOP, written out."""
+    seen: list[tuple[Tensor, Tensor]] = []
+
+    def score(state: Tensor, plans: Tensor) -> Tensor:
+        seen.append((plans, negative_cost(state, plans)))
+        return seen[-1][1]
+
+    torch.manual_seed(0)
+    solution = planner(Problem(score, 1, resting), STATES)
+    ((plans, scores),) = seen
+    for b in range(3):
+        weights = [math.exp(float(s) / 0.5) for s in scores[b]]
+        mean = sum(w * p for w, p in zip(weights, plans[b], strict=True)) / sum(weights)
+        torch.testing.assert_close(solution.action[b], mean)
+
+
+def test_icem_keeps_elites_within_a_search_and_for_the_next() -> None:
+    populations: list[Tensor] = []
+
+    def score(state: Tensor, plans: Tensor) -> Tensor:
+        populations.append(plans)
+        return negative_cost(state, plans)
+
+    torch.manual_seed(0)
+    planner = ICEM(horizon=4, candidates=50, elites=10, iterations=3, kept_share=0.3, decay=1.25)
+    first = planner(Problem(score, 1), STATES)
+    # 50, 40 and 32 are drawn; 3 are kept from each iteration to the next; the mean comes last.
+    assert [p.shape[1] for p in populations] == [50, 43, 36]
+    assert first.start.kept.shape == (3, 3, 4, 1)
+    torch.testing.assert_close(first.start.kept[:, 0, :3], first.action[:, 1:])
+    torch.testing.assert_close(first.start.kept[:, 0, 3], first.action[:, 3])  # repeated
+    planner(Problem(score, 1), STATES, first.start)
+    assert populations[3].shape[1] == 53
+    torch.testing.assert_close(populations[3][:, 50:], first.start.kept)
+    # The search goes on from the mean, which was the first one's last candidate but for an update.
+    torch.testing.assert_close(
+        populations[3][:, :50].mean(1), first.start.mean, atol=0.35, rtol=0.0
+    )
+
+
+def test_coloured_noise_has_unit_variance_and_its_colour() -> None:
+    torch.manual_seed(0)
+    frequency = torch.fft.rfftfreq(32)[1:-1]
+    for exponent in (0.0, 1.0, 2.0):
+        noise = coloured_noise(torch.zeros(2, 32, 3), 4000, exponent)
+        assert noise.shape == (2, 4000, 32, 3)
+        torch.testing.assert_close(noise.std((0, 1)), torch.ones(32, 3), atol=0.03, rtol=0)
+        power = torch.fft.rfft(noise, dim=2).abs().square().mean((0, 1, 3))[1:-1]
+        slope = power.log().diff().sum() / frequency.log().diff().sum()
+        assert float(slope) == pytest.approx(-exponent, abs=0.03)
+    for horizon in (1, 2, 3):
+        noise = coloured_noise(torch.zeros(1, horizon, 1), 20_000, 2.0)
+        torch.testing.assert_close(noise.std(1), torch.ones(1, horizon, 1), atol=0.03, rtol=0)
+
+
+def test_a_truncated_normal_is_cut_off_at_two_deviations_and_the_bounds() -> None:
+    torch.manual_seed(0)
+    mean = torch.tensor([[[0.0]], [[0.9]], [[1.0]]])
+    plans = truncated_normal(mean, torch.full((3, 1, 1), 0.3), 50_000)
+    assert float(plans[0].abs().max()) == pytest.approx(0.6, abs=0.001)
+    # A standard normal that is cut off at two deviations has a deviation of 0.880.
+    assert float(plans[0].std()) == pytest.approx(0.880 * 0.3, rel=0.01)
+    assert float(plans[1].min()) >= 0.8 and float(plans[1].max()) <= 1
+    assert (plans[2] == 1).all()
+
+
+def test_arc_with_a_peaked_prior_returns_the_actors_plan() -> None:
+    """beta = 1 and a deterministic actor: no score can move it."""
+    actors = torch.rand(3, 1, 4, 1) * 2 - 1
+    problem = Problem(negative_cost, 1, lambda s, n, h: actors.expand(-1, n, -1, -1))
+    solution = ARC(horizon=4, actor_share=1.0, temperature=0.01)(problem, STATES)
+    torch.testing.assert_close(solution.action, actors.squeeze(1))
+    torch.testing.assert_close(solution.sample, actors.squeeze(1))
+
+
+def test_arc_with_an_infinite_temperature_returns_the_priors_mean() -> None:
+    """beta of the actor's plans, and the rest of the last step's."""
+    torch.manual_seed(0)
+    actors, last = torch.full((3, 1, 4, 1), 0.5), torch.full((3, 4, 1), -0.2)
+    problem = Problem(negative_cost, 1, lambda s, n, h: actors.expand(-1, n, -1, -1))
+    start = Start(last, last[:, None][:, :0])
+    planner = ARC(horizon=4, candidates=20_000, actor_share=0.3, temperature=1e9, prior_std=0.2)
+    solution = planner(problem, STATES, start)
+    prior = 0.3 * 0.5 + 0.7 * -0.2
+    torch.testing.assert_close(solution.action, torch.full((3, 4, 1), prior), atol=0.01, rtol=0)
+
+
+def test_plans_are_shifted_by_a_step() -> None:
+    plans = torch.arange(6.0).view(2, 3, 1)
+    assert shifted(plans).squeeze(-1).tolist() == [[1, 2, 0], [4, 5, 0]]
+    assert shifted(plans, repeat=True).squeeze(-1).tolist() == [[1, 2, 2], [4, 5, 5]]
+    assert shifted(plans.unsqueeze(0))[0, 1].squeeze(-1).tolist() == [4, 5, 0]
+
+
+@pytest.mark.parametrize("returns", ["mean", "best"])
+def test_the_next_cem_starts_from_the_mean_whatever_is_returned(returns: Any) -> None:
+    candidates: list[Tensor] = []
+
+    def score(state: Tensor, plans: Tensor) -> Tensor:
+        candidates.append(plans)
+        return negative_cost(state, plans)
+
+    torch.manual_seed(0)
+    planner = CEM(4, candidates=50, elites=10, iterations=1, momentum=0.0, returns=returns)
+    found = planner(Problem(score, 1), STATES)
+    best = negative_cost(STATES, candidates[0]).topk(10, -1).indices
+    for b, indices in enumerate(best):
+        mean = candidates[0][b][indices].mean(0)
+        torch.testing.assert_close(found.start.mean[b, :3], mean[1:])
+        assert found.start.mean[b, 3] == 0
