@@ -1,70 +1,21 @@
-"""Value expansion: MVE's and STEVE's targets, their special cases, and the algorithms on them."""
+"""Value expansion: MVE's and STEVE's targets, their special cases, and the algorithms on MVE's."""
 
 from collections.abc import Callable
 
 import pytest
 import torch
 from linear_quadratic import GAMMA, LinearActor, System
-from pytorch_lightning import Trainer
-from tensordict import TensorDict
-from torch import Tensor, nn
+from small_agents import FALLS, MODEL, SMALL, A, B, S, equal, train, transitions
+from torch import Tensor
 
-from lit_mbrl.algorithms import DDPG, MPPVE, SAC, SACMPPVE, SACMVE, SACMVEMPI, STEVE, Agent
+from lit_mbrl.algorithms import MPPVE, SAC, SACMPPVE, SACMVE, SACMVEMPI, Agent
 from lit_mbrl.errors import ConfigurationError
 from lit_mbrl.objectives import (
     candidate_targets,
-    inverse_variance_mean,
     soft_expansion,
     td_k_targets,
     unroll,
 )
-
-S, A, B = 3, 2, 12
-SMALL = {"hidden_sizes": [16, 16]}
-MODEL = {
-    **SMALL,
-    "dynamics_hidden_sizes": [8],
-    "dynamics_weight_decay": [0.0, 0.0],
-    "dynamics_networks": 3,
-    "dynamics_elites": 2,
-}
-
-
-def falls_below_zero(observation: Tensor, action: Tensor, next_observation: Tensor) -> Tensor:
-    """Ends an episode where the first coordinate is negative."""
-    return next_observation[..., 0] < 0
-
-
-FALLS = f"{__name__}.falls_below_zero"
-
-
-def transitions(k: int = 1, batch: int = B) -> TensorDict:
-    return TensorDict(
-        {
-            "observation": torch.randn(batch, S),
-            "action": torch.rand(batch, k, A) * 2 - 1,
-            "reward": torch.randn(batch, k),
-            "mask": torch.ones(batch, k, dtype=torch.bool),
-            "next": {"observation": torch.randn(batch, S), "terminated": torch.rand(batch) < 0.3},
-        },
-        batch_size=[batch],
-    )
-
-
-def train(agent: Agent, batch: TensorDict) -> dict[str, Tensor]:
-    """The weights after a training step whose draws are always the same."""
-    agent.trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
-    agent.configure_optimizers()
-    torch.manual_seed(1)
-    agent.training_step(batch, 0)
-    return agent.state_dict()
-
-
-def equal(ours: dict[str, Tensor], theirs: dict[str, Tensor], *parts: str) -> bool:
-    """Whether the weights of the parts are the same, to the last bit."""
-    names = [name for name in theirs if name.split(".")[0] in parts]
-    assert {name.split(".")[0] for name in names} == set(parts)
-    return all(torch.equal(ours[name], theirs[name]) for name in names)
 
 
 def test_a_path_is_a_rollout_of_the_policy_that_ends_where_the_model_says() -> None:
@@ -171,16 +122,6 @@ def test_expanding_the_true_value_changes_nothing() -> None:
         # Each noisy step before the value costs tr(P) sigma^2, discounted.
         expected = q[0] - GAMMA * sum(closed[1 : h + 1])
         assert means[h].item() == pytest.approx(expected.item(), abs=0.01)
-
-
-def test_a_target_is_weighted_by_inverse_variances() -> None:
-    """Two combinations: means (1, 3), variances (1, 4), so weights (0.8, 0.2)."""
-    candidates = torch.tensor([[[0.0, 1.0]], [[2.0, 5.0]]])
-    target, weight = inverse_variance_mean(candidates)
-    assert torch.allclose(weight, torch.tensor([[0.8, 0.2]]))
-    assert target.item() == pytest.approx(0.8 * 1 + 0.2 * 3)
-    target, weight = inverse_variance_mean(torch.full((4, 1, 3), 7.0))
-    assert torch.allclose(weight, torch.full((1, 3), 1 / 3)) and target.item() == pytest.approx(7)
 
 
 @pytest.mark.parametrize(
@@ -297,112 +238,11 @@ def test_sac_mppve_plans_as_mppve_does() -> None:
     assert ours.target_entropy == mppve.target_entropy == -3.0
 
 
-class Members(nn.Module):
-    """A stand-in for the dynamics whose m-th network is s' = s + c_m, r = c_m, without noise."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.elites = torch.tensor([2, 0])
-        self.shift = torch.tensor([0.1, 9.0, -0.4])
-
-    def step_with(
-        self, members: Tensor, observation: Tensor, action: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        shift = self.shift[members].unsqueeze(1)
-        following = observation + shift.unsqueeze(-1)
-        return following, shift.expand(observation.shape[:2]), following[..., 0] < 0
-
-
-def steve(horizon: int = 2) -> STEVE:
-    torch.manual_seed(0)
-    agent = STEVE(S, A, FALLS, horizon=horizon, critics=3, gamma=GAMMA, **MODEL)  # type: ignore[arg-type]
-    agent.dynamics = Members()  # type: ignore[assignment]
-    return agent
-
-
-def test_steves_candidates_are_those_of_each_network_and_critic() -> None:
-    agent, batch = steve(), transitions(batch=40)
-    found = agent.candidates(batch)
-    assert found.shape == (3 * 2, 40, 3)
-    for i in range(40):
-        for m, member in enumerate(agent.dynamics.elites):
-            shift = agent.dynamics.shift[member]
-            state = batch["next", "observation"][i : i + 1]
-            total, ended = batch["reward"][i, 0], bool(batch["next", "terminated"][i])
-            for h in range(3):
-                action = agent.target_actor(state).unsqueeze(1)
-                value = agent.target_critic(state, action)[:, 0]
-                expected = total + (0 if ended else GAMMA ** (h + 1) * value)
-                mine = found[[m, m + 2, m + 4], i, h]
-                assert torch.allclose(mine, expected.expand(3), atol=1e-5)
-                if not ended:
-                    total = total + GAMMA ** (h + 1) * shift
-                    state = state + shift
-                    ended = bool(state[0, 0] < 0)
-
-
-def test_steve_without_imagined_steps_bootstraps_from_the_mean_critic() -> None:
-    """H = 0: DDPG's target with the mean of the critics."""
-    agent, batch = steve(horizon=0), transitions()
-    target, weight = inverse_variance_mean(agent.candidates(batch))
-    state, ended = batch["next", "observation"], batch["next", "terminated"]
-    value = agent.target_critic(state, agent.target_actor(state).unsqueeze(1)).mean(0)
-    expected = batch["reward"][:, 0] + GAMMA * torch.where(ended, 0.0, value)
-    assert torch.allclose(target, expected, atol=1e-5) and weight.eq(1).all()
-
-
-def test_steve_trusts_networks_that_agree() -> None:
-    """Networks far apart put the weight on T_0; networks that are one share it out."""
-    agent, batch = steve(), transitions(batch=200)
-    batch["next", "terminated"] = torch.zeros(200, dtype=torch.bool)
-    batch["next", "observation"][:, 0] += 20  # nothing ends
-    agent.dynamics.shift = torch.tensor([-3.0, 0.0, 3.0])
-    apart = inverse_variance_mean(agent.candidates(batch))[1].mean(0)
-    agent.dynamics.shift = torch.zeros(3)
-    together = inverse_variance_mean(agent.candidates(batch))[1].mean(0)
-    assert apart[0] > 0.9
-    # The variance is the critics' alone, and falls with gamma^2 a step.
-    assert together[2] > together[1] > together[0]
-
-
-def test_steves_policy_climbs_the_mean_of_the_critics() -> None:
-    """The gradient of a naive loop over critics and states, and of the actor alone."""
-    agent, state = steve(), torch.randn(B, S)
-    parameters = list(agent.actor.parameters())
-    found = torch.autograd.grad(agent.actor_loss(state), parameters)
-    total = torch.zeros(())
-    for row in state.split(1):
-        q = agent.critic(row, agent.actor(row).unsqueeze(1))
-        assert len(q) == 3
-        total = total - sum(q[i, 0] for i in range(3)) / 3
-    expected = torch.autograd.grad(total / B, parameters)
-    assert any(part.norm() > 1e-4 for part in expected)
-    for part, other in zip(found, expected, strict=True):
-        torch.testing.assert_close(part, other, rtol=1e-4, atol=1e-7)
-
-
-def test_steves_updates_move_what_they_should() -> None:
-    torch.manual_seed(0)
-    agent = STEVE(S, A, FALLS, horizon=1, **MODEL)  # type: ignore[arg-type]
-    before = {name: weight.clone() for name, weight in agent.state_dict().items()}
-    after = train(agent, transitions().unsqueeze(0))
-    for part in ("actor", "critic", "target_actor", "target_critic"):
-        assert not equal(after, before, part)
-    assert equal(after, before, "dynamics")
-    ddpg = DDPG(S, A, **SMALL)  # type: ignore[arg-type]
-    ddpg.actor.load_state_dict(agent.actor.state_dict())
-    state = torch.randn(5, S)
-    assert torch.equal(agent.act(state, True), ddpg.act(state, True))
-
-
 @pytest.mark.parametrize(
     ("algorithm", "name", "value"),
     [
         (SACMVE, "horizon", -1),
         (SACMVEMPI, "horizon", -1),
-        (STEVE, "horizon", -1),
-        (STEVE, "critics", 1),
-        (STEVE, "exploration_std", -0.5),
         (SACMPPVE, "plan_length", 0),
         (SACMPPVE, "actor_max_norm", 0.0),
     ],

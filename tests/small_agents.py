@@ -1,0 +1,55 @@
+"""What the tests of value expansion share: small agents, batches and training steps for them."""
+
+import torch
+from pytorch_lightning import Trainer
+from tensordict import TensorDict
+from torch import Tensor
+
+from lit_mbrl.algorithms import Agent
+
+S, A, B = 3, 2, 12
+SMALL = {"hidden_sizes": [16, 16]}
+MODEL = {
+    **SMALL,
+    "dynamics_hidden_sizes": [8],
+    "dynamics_weight_decay": [0.0, 0.0],
+    "dynamics_networks": 3,
+    "dynamics_elites": 2,
+}
+
+
+def falls_below_zero(observation: Tensor, action: Tensor, next_observation: Tensor) -> Tensor:
+    """Ends an episode where the first coordinate is negative."""
+    return next_observation[..., 0] < 0
+
+
+FALLS = f"{__name__}.falls_below_zero"
+
+
+def transitions(k: int = 1, batch: int = B) -> TensorDict:
+    return TensorDict(
+        {
+            "observation": torch.randn(batch, S),
+            "action": torch.rand(batch, k, A) * 2 - 1,
+            "reward": torch.randn(batch, k),
+            "mask": torch.ones(batch, k, dtype=torch.bool),
+            "next": {"observation": torch.randn(batch, S), "terminated": torch.rand(batch) < 0.3},
+        },
+        batch_size=[batch],
+    )
+
+
+def train(agent: Agent, batch: TensorDict) -> dict[str, Tensor]:
+    """The weights after a training step whose draws are always the same."""
+    agent.trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    agent.configure_optimizers()
+    torch.manual_seed(1)
+    agent.training_step(batch, 0)
+    return agent.state_dict()
+
+
+def equal(ours: dict[str, Tensor], theirs: dict[str, Tensor], *parts: str) -> bool:
+    """Whether the weights of the parts are the same, to the last bit."""
+    names = [name for name in theirs if name.split(".")[0] in parts]
+    assert {name.split(".")[0] for name in names} == set(parts)
+    return all(torch.equal(ours[name], theirs[name]) for name in names)
