@@ -10,10 +10,10 @@ beta and several thresholds. Its model error is the L2 norm at every 250 steps, 
 """
 
 import argparse
-import csv
 from pathlib import Path
 
 import matplotlib
+from logged import history, newest_runs, write
 from matplotlib.figure import Figure
 
 from lit_mbrl.report.figures import PALETTE, STYLE, as_png
@@ -37,10 +37,8 @@ def main() -> None:
     parser.add_argument("--figure", type=Path, default=Path("docs/figures/adaptive_horizon.png"))
     given = parser.parse_args()
     client = MlflowClient(store_uri(given.tracking_uri))
-    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-    chosen = f"tags.algorithm = 'MPDP' and tags.task = '{given.task}'"
     runs = {}
-    for run in client.search_runs(experiments, chosen, order_by=["start_time DESC"]):
+    for run in newest_runs(client, "MPDP", given.task):
         runs.setdefault(float(run.data.params["beta"]), run)
     if not runs:
         parser.error(f"no run of MPDP on {given.task} in {client.tracking_uri}")
@@ -57,22 +55,6 @@ def main() -> None:
             axes.set(xlabel=f"environment steps on {given.task}", ylabel=label)
         every[0].legend(labelcolor="linecolor", handlelength=1.5)
     given.figure.write_bytes(as_png(figure))
-
-
-def history(client: MlflowClient, run_id: str, metric: str) -> dict[int, float]:
-    """What a run logged of a metric, by environment step."""
-    entries = client.get_metric_history(run_id, metric)
-    return {entry.step: entry.value for entry in sorted(entries, key=lambda entry: entry.step)}
-
-
-def write(path: Path, logged: dict[str, dict[int, float]]) -> None:
-    """A row for each value that was logged."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow(["metric", "env_step", "value"])
-        for name, values in logged.items():
-            rows.writerows([name, *entry] for entry in values.items())
 
 
 if __name__ == "__main__":
