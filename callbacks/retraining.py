@@ -26,9 +26,17 @@ class Retraining(Callback):
         rollouts: Branched rollouts after each fit; 0 for algorithms that imagine as they learn, or
             plan, and keep no imagined data.
         retain_steps: Environment steps for which imagined windows are kept.
+        fit_rows: Transitions of a fit at most, drawn from D_env anew for each, so that fits cease
+            to grow with it; all of D_env if None, as in the papers.
     """
 
-    def __init__(self, every: int = 0, rollouts: int = 100_000, retain_steps: int = 1000):
+    def __init__(
+        self,
+        every: int = 0,
+        rollouts: int = 100_000,
+        retain_steps: int = 1000,
+        fit_rows: int | None = None,
+    ):
         require(every >= 0, "retraining.every", every, "an integer >= 0; 0 never retrains")
         require(rollouts >= 0, "retraining.rollouts", rollouts, "an integer >= 0; 0 imagines none")
         require(
@@ -37,12 +45,17 @@ class Retraining(Callback):
             retain_steps,
             f"an integer of at least retraining.every ({every})",
         )
+        enough = fit_rows is None or fit_rows >= 2
+        require(
+            enough, "retraining.fit_rows", fit_rows, "an integer >= 2, or null for all of D_env"
+        )
         self.every, self.rollouts, self.retain_steps = every, rollouts, retain_steps
+        self.fit_rows = fit_rows
         self.holdout_mse: float | None = None  # of the last fit
 
-    def settings(self) -> tuple[int, ...]:
+    def settings(self) -> tuple[int | None, ...]:
         """What a run that goes on must have had too."""
-        return self.every, self.rollouts, self.retain_steps
+        return self.every, self.rollouts, self.retain_steps, self.fit_rows
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The first fit, on the warm-up's data; a run that goes on has had it."""
@@ -60,12 +73,15 @@ class Retraining(Callback):
         data = data_of(trainer)
         autocast = trainer.precision_plugin.forward_context
         metrics: dict[str, float] = {}
-        if env_steps(trainer):
-            with phase(trainer, "fit"):
-                unseen = data.replay.transitions()[-self.every :]
+        with phase(trainer, "fit"):
+            transitions = data.replay.transitions()
+            if env_steps(trainer):
+                unseen = transitions[-self.every :]
                 metrics["dynamics/prediction_error"] = prediction_error(agent.dynamics, unseen)
-        with phase(trainer, "fit"), autocast():
-            report = agent.fit_dynamics(data.replay)
+            if self.fit_rows is not None:
+                transitions = transitions[torch.randperm(len(transitions))[: self.fit_rows]]
+            with autocast():
+                report = agent.fit_dynamics(transitions)
         if not math.isfinite(report.holdout_mse):
             raise DivergenceError(f"the dynamics' holdout error is {report.holdout_mse}")
         self.holdout_mse = report.holdout_mse

@@ -8,6 +8,7 @@ import pytest
 import torch
 from lit_mbrl.callbacks import EnvStepCheckpoint, Evaluation, Retraining, RolloutLength
 from pytorch_lightning import Callback, Trainer
+from tensordict import TensorDict
 
 from lit_mbrl.algorithms import MPPVE
 from lit_mbrl.data import ReplayData
@@ -36,6 +37,7 @@ class Diary(Callback):
 
     def __init__(self) -> None:
         self.entries: list[tuple[Any, ...]] = []
+        self.fitted: list[TensorDict] = []
 
 
 class Traced(MPPVE):
@@ -43,9 +45,10 @@ class Traced(MPPVE):
 
     diary: Diary
 
-    def fit_dynamics(self, replay: Any) -> Any:
-        self.diary.entries.append(("fit", self.env_steps, len(replay)))
-        return super().fit_dynamics(replay)
+    def fit_dynamics(self, transitions: Any) -> Any:
+        self.diary.entries.append(("fit", self.env_steps, len(transitions)))
+        self.diary.fitted.append(transitions)
+        return super().fit_dynamics(transitions)
 
     def imagine(self, replay: Any, rollouts: int) -> Any:
         windows = super().imagine(replay, rollouts)
@@ -63,7 +66,14 @@ class Traced(MPPVE):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Traced, ReplayData, Evaluation, Path]:
     """Two epochs of 30 steps with a schedule 1 -> 3 and retraining every 10 steps."""
-    folder = tmp_path_factory.mktemp("run")
+    folder, evaluation = tmp_path_factory.mktemp("run"), Evaluation(every=20, episodes=3)
+    agent, data = train(folder, Retraining(every=10, rollouts=50, retain_steps=20), evaluation)
+    return agent, data, evaluation, folder
+
+
+def train(
+    folder: Path, retraining: Retraining, evaluation: Evaluation
+) -> tuple[Traced, ReplayData]:
     torch.manual_seed(0)
     data = ReplayData(
         "InvertedPendulum-v5",
@@ -85,7 +95,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Traced, ReplayData, E
         fit_patience=1,
     )
     agent.diary = Diary()
-    evaluation = Evaluation(every=20, episodes=3)
     trainer = Trainer(
         max_epochs=2,
         logger=False,
@@ -94,19 +103,32 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Traced, ReplayData, E
         enable_model_summary=False,
         callbacks=[
             RolloutLength(1, 3, 10, 30),
-            Retraining(every=10, rollouts=50, retain_steps=20),
+            retraining,
             evaluation,
             EnvStepCheckpoint(str(folder), every=25),
         ],
     )
     trainer.fit(agent, data)
-    return agent, data, evaluation, folder
+    return agent, data
 
 
 def test_the_model_that_serves_a_step_was_fitted_on_all_data_before_it(run: Any) -> None:
     """Fits before step 0 and at the end of every tenth step; D_env holds warm-up + t then."""
     fits = [entry[1:] for entry in run[0].diary.entries if entry[0] == "fit"]
     assert fits == [(t, 100 + t) for t in range(0, 61, 10)]
+
+
+def test_a_fit_is_of_as_many_rows_of_d_env_as_it_may_be(tmp_path: Path) -> None:
+    """All but the first come from a D_env that is larger; each draws other rows, none twice."""
+    retraining = Retraining(every=10, rollouts=50, retain_steps=20, fit_rows=105)
+    agent, data = train(tmp_path, retraining, Evaluation(every=60, episodes=1))
+    fitted = [drawn["observation"] for drawn in agent.diary.fitted]
+    assert [len(rows) for rows in fitted] == [100, 105, 105, 105, 105, 105, 105]
+    kept = {tuple(row) for row in data.replay.transitions()["observation"].tolist()}
+    drawn = [{tuple(row) for row in rows.tolist()} for rows in fitted]
+    assert all(rows <= kept for rows in drawn)
+    assert [len(rows) for rows in drawn] == [len(rows) for rows in fitted]  # none twice
+    assert len({frozenset(rows) for rows in drawn}) == len(drawn)
 
 
 def test_each_batch_is_drawn_after_its_own_step(run: Any) -> None:

@@ -70,6 +70,7 @@ RANGES = {
     "rollout_length.start": [0],
     "rollout_length.end_step": [-1],
     "retraining.retain_steps": [249],
+    "retraining.fit_rows": [1],
     "trainer.log_every_n_steps": [0],
     "trainer.devices": [2],
     "trainer.precision": ["16-true"],

@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 from pytorch_lightning import LightningModule
+from tensordict import TensorDict
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
 from lit_mbrl.behaviour import Behaviour
 from lit_mbrl.compilation import Compiler, Objective, set_gradients
-from lit_mbrl.data import EnvironmentReplay
 from lit_mbrl.dynamics import Dynamics, FitReport, fit
 from lit_mbrl.errors import require
 
@@ -62,10 +62,10 @@ class Agent(LightningModule):
         """
         return Behaviour(partial(self.act, deterministic=deterministic))
 
-    def fit_dynamics(self, replay: EnvironmentReplay) -> FitReport:
-        """Fit the model to all of D_env by maximum likelihood."""
+    def fit_dynamics(self, transitions: TensorDict) -> FitReport:
+        """Fit the model to transitions [N] of D_env by maximum likelihood."""
         optimizer = self.optimizer("dynamics")
-        return fit(self.dynamics, optimizer, replay.transitions(), patience=self.fit_patience)
+        return fit(self.dynamics, optimizer, transitions, patience=self.fit_patience)
 
     def check_batch(self, real_rows: int, imagined_rows: int) -> None:
         """Raise a `ConfigurationError` if batches made up like this cannot be learned from."""

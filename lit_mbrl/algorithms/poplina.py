@@ -23,8 +23,7 @@ from torch import Tensor
 from torch.optim import Adam, Optimizer
 
 from lit_mbrl.algorithms.agent import Agent, require_valid
-from lit_mbrl.data import EnvironmentReplay
-from lit_mbrl.dynamics import Dynamics, FitReport, fit
+from lit_mbrl.dynamics import Dynamics, FitReport
 from lit_mbrl.envs import resolve_reward
 from lit_mbrl.errors import require
 from lit_mbrl.networks import PolicyNetwork
@@ -134,11 +133,10 @@ class POPLINA(Agent):
         action, sample = (perturbed(proposal[:, 0], x) for x in (found.action, found.sample))
         return found._replace(action=action, sample=sample)
 
-    def fit_dynamics(self, replay: EnvironmentReplay) -> FitReport:  # l.6
-        """Fit the ensemble to all of D."""
-        transitions, optimizer = replay.transitions(), self.optimizer("dynamics")
+    def fit_dynamics(self, transitions: TensorDict) -> FitReport:  # l.6
+        """Fit the ensemble to transitions [N] of D."""
         self.actor.set_scale(transitions["observation"])
-        return fit(self.dynamics, optimizer, transitions, patience=self.fit_patience)
+        return super().fit_dynamics(transitions)
 
     def training_step(self, batch: TensorDict, batch_idx: int) -> None:  # l.7
         for transitions in batch.unbind(0):

@@ -23,8 +23,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lit_mbrl.algorithms.agent import Agent, require_valid
-from lit_mbrl.data import EnvironmentReplay
-from lit_mbrl.dynamics import Dynamics, FitReport, fit
+from lit_mbrl.dynamics import Dynamics, FitReport
 from lit_mbrl.envs import resolve_reward
 from lit_mbrl.errors import require
 from lit_mbrl.networks import PolicyNetwork
@@ -132,12 +131,11 @@ class POPLINP(Agent):
         self._newest_change = self.score.scale * found.action[:, 0].mean(0)
         return found._replace(action=action, sample=sample)
 
-    def fit_dynamics(self, replay: EnvironmentReplay) -> FitReport:  # l.6-7
-        """Fit the ensemble to all of D, and distil."""
-        transitions, optimizer = replay.transitions(), self.optimizer("dynamics")
+    def fit_dynamics(self, transitions: TensorDict) -> FitReport:  # l.6-7
+        """Fit the ensemble to transitions [N] of D, and distil."""
         self.actor.set_scale(transitions["observation"])
         self.distil()
-        return fit(self.dynamics, optimizer, transitions, patience=self.fit_patience)
+        return super().fit_dynamics(transitions)
 
     @torch.no_grad()
     def distil(self) -> None:  # l.7
