@@ -86,6 +86,21 @@ class LinearActor(nn.Module):
         return mean + self.std * noise, -(0.5 * noise.square() + scale).sum(-1)
 
 
+class GaussianActor(LinearActor):
+    """pi(a|s) = N(K s, exp(2 (C s + b))): its deviation is learned and may depend on the state."""
+
+    def __init__(self, gain: Tensor, slope: Tensor, log_std: Tensor):
+        super().__init__(gain)
+        self.slope, self.log_std = nn.Parameter(slope.clone()), nn.Parameter(log_std.clone())
+
+    def sample(self, state: Tensor) -> tuple[Tensor, Tensor]:
+        log_std = state @ self.slope.T + self.log_std
+        half = torch.randn_like(log_std[::2])
+        noise = torch.cat([half, -half])  # mirrored: the mean over rows has less error
+        log_prob = -(0.5 * noise.square() + log_std + 0.5 * math.log(2 * math.pi)).sum(-1)
+        return self.mode(state) + log_std.exp() * noise, log_prob
+
+
 def quadratic(x: Tensor, matrix: Tensor) -> Tensor:
     """x^T M x of [..., N]."""
     return ((x @ matrix) * x).sum(-1)
@@ -117,3 +132,29 @@ def policy_gradients(
         -2 * GAMMA**h * (system.V @ K + GAMMA * G.T @ costs[h + 1] @ L) @ moments[h]
         for h, (K, L) in enumerate(zip(gains, closed, strict=True))
     ]
+
+
+def soft_value(
+    system: System, actors: Sequence[GaussianActor], state: Tensor, alpha: float
+) -> Tensor:
+    """E[sum_{h < n} gamma^h (r_h + alpha H_h) + gamma^n V(s_n)] from a state [S], differentiable.
+
+    H_h is the entropy of the h-th actor at s_h. With s_h ~ N(m, X) its mean is that at m, and the
+    mean of the j-th action's variance is exp(2 (C m + b)_j + 2 (C X C^T)_jj). The states are
+    Gaussian up to s_1, and all of them where the deviations do not depend on them: so it is exact
+    for n = 2, and for C = 0 with any n, the gradient by C included.
+    """
+    F, G, value = system.F.detach(), system.G, torch.zeros((), dtype=state.dtype)
+    mean, covariance = state, torch.zeros(S, S, dtype=state.dtype)
+    for h, actor in enumerate(actors):
+        K, C = actor.gain, actor.slope
+        log_std = C @ mean + actor.log_std
+        noise = (2 * log_std + 2 * (C @ covariance @ C.T).diagonal()).exp().diag()
+        second = covariance + mean.outer(mean)
+        cost = (system.U @ second).trace() + (system.V @ (K @ second @ K.T + noise)).trace()
+        entropy = log_std.sum() + 0.5 * A * math.log(2 * math.pi * math.e)
+        value = value + GAMMA**h * (alpha * entropy - cost)
+        L = F + G @ K
+        mean, covariance = L @ mean, L @ covariance @ L.T + G @ noise @ G.T
+    end = covariance + mean.outer(mean)
+    return value - GAMMA ** len(actors) * (system.P @ end).trace()

@@ -3,9 +3,10 @@
 import torch
 from pytorch_lightning import Trainer
 from tensordict import TensorDict
-from torch import Tensor
+from torch import Tensor, nn
 
 from lit_mbrl.algorithms import Agent
+from lit_mbrl.networks import Critic
 
 S, A, B = 3, 2, 12
 SMALL = {"hidden_sizes": [16, 16]}
@@ -53,3 +54,29 @@ def equal(ours: dict[str, Tensor], theirs: dict[str, Tensor], *parts: str) -> bo
     names = [name for name in theirs if name.split(".")[0] in parts]
     assert {name.split(".")[0] for name in names} == set(parts)
     return all(torch.equal(ours[name], theirs[name]) for name in names)
+
+
+def q(critic: Critic, network: int, state: Tensor, action: Tensor) -> Tensor:
+    """Q(s, a) of one of the critics at one state [S] and action [A], layer by layer."""
+    x = torch.cat([state, action])
+    layers = list(zip(critic.ensemble.weights, critic.ensemble.biases, strict=True))
+    for weight, bias in layers[:-1]:
+        x = (x @ weight[network] + bias[network, 0]).relu()
+    weight, bias = layers[-1]
+    return (x @ weight[network] + bias[network, 0])[0]
+
+
+def move(*modules: nn.Module) -> None:
+    """Away from what they are copies of."""
+    for module in modules:
+        for weight in module.parameters():
+            weight.data += 0.3 * torch.randn_like(weight)
+
+
+def assert_critic_follows(agent: Agent, batch: TensorDict, loss: Tensor) -> None:
+    """That a training step takes the critic's gradient from this loss, and from nothing else."""
+    expected = torch.autograd.grad(loss, list(agent.critic.parameters()))
+    train(agent, batch.unsqueeze(0))
+    assert all(part.norm() > 1e-2 for part in expected)
+    for weight, part in zip(agent.critic.parameters(), expected, strict=True):
+        torch.testing.assert_close(weight.grad, part, rtol=1e-4, atol=1e-5)

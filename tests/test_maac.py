@@ -1,8 +1,18 @@
 """MAAC: its objective through the model against loops, closed forms and its special cases."""
 
+import math
+
 import pytest
 import torch
-from linear_quadratic import GAMMA, LinearActor, Quadratic, System, policy_gradients
+from linear_quadratic import (
+    GAMMA,
+    GaussianActor,
+    LinearActor,
+    Quadratic,
+    System,
+    policy_gradients,
+    soft_value,
+)
 from pytorch_lightning import Trainer
 from tensordict import TensorDict
 from torch import Tensor
@@ -106,6 +116,30 @@ def test_gradient_with_noise_is_the_closed_form_in_the_mean() -> None:
     assert torch.allclose(-agent.actor.gain.grad, expected, rtol=0.02, atol=0.01)
     still = sum(policy_gradients(System(), [gain] * 4, state[:1].T @ state[:1], std=0.0))
     assert not torch.allclose(still, expected, rtol=0.05, atol=0.05), "the noise must matter"
+
+
+@pytest.mark.parametrize(("horizon", "slope"), [(1, 0.3), (3, 0.0)])
+def test_gradient_with_entropy_is_the_closed_form_in_the_mean(horizon: int, slope: float) -> None:
+    """A learned deviation; where it rises with the state, the policy also steers to where it does.
+
+    Not squashed: the objective takes any policy that samples, and this one's entropy is known.
+    """
+    agent, system, gain = linear_quadratic(horizon, noise=0.0, std=0.0)
+    agent.temperature.log_value.fill_(math.log(2.0))
+    log_std = torch.tensor([-0.7, -0.2], dtype=torch.float64)
+    actor = GaussianActor(gain, slope * torch.randn(A, S, dtype=torch.float64), log_std)
+    agent.actor = actor  # type: ignore[assignment]
+    state = torch.randn(S, dtype=torch.float64)
+    loss, _ = agent.actor_loss(state.expand(300_000, -1))
+    value, hard = (soft_value(system, [actor] * (horizon + 1), state, alpha) for alpha in (2, 0))
+    assert loss.item() == pytest.approx(-value.item(), abs=0.05)
+    found, expected, without = (
+        torch.autograd.grad(x, list(actor.parameters())) for x in (-loss, value, hard)
+    )
+    for part, other in zip(found, expected, strict=True):
+        assert torch.allclose(part, other, rtol=0.02, atol=0.02)
+    gain_share, *shares = ((e - w).norm() for e, w in zip(expected, without, strict=True))
+    assert min(shares) > 0.3 and (gain_share > 0.3) == (slope > 0), "the entropy must matter"
 
 
 def test_without_model_steps_the_actors_loss_is_sacs_bit_for_bit() -> None:

@@ -4,7 +4,15 @@ import math
 
 import pytest
 import torch
-from linear_quadratic import GAMMA, LinearActor, Quadratic, System, policy_gradients
+from linear_quadratic import (
+    GAMMA,
+    GaussianActor,
+    LinearActor,
+    Quadratic,
+    System,
+    policy_gradients,
+    soft_value,
+)
 from pytorch_lightning import Trainer
 from tensordict import TensorDict
 from torch import Tensor, nn
@@ -246,6 +254,39 @@ def test_gradient_of_each_policy_is_that_of_the_linear_quadratic_system() -> Non
     expected = policy_gradients(system, gains, state.T @ state / 40, std=0.0)
     for actor, gradient in zip((agent.actor, *agent.later_actors), expected, strict=True):
         assert torch.allclose(-actor.gain.grad, gradient, atol=1e-9)
+
+
+@pytest.mark.parametrize(("max_horizon", "slope"), [(2, 0.3), (4, 0.0)])
+def test_gradient_with_entropy_is_the_closed_form_in_the_mean(
+    max_horizon: int, slope: float
+) -> None:
+    """Learned deviations; where a later one rises with the state, pi_0 steers to where it does.
+
+    Not squashed: the objective takes any policies that sample, and the entropy of these is known.
+    """
+    agent = make(max_horizon, threshold=100.0, beta=0.0, alpha=2.0, gamma=GAMMA)
+    system = System()
+    agent.dynamics, agent.critic = system, Quadratic(system)  # type: ignore[assignment]
+    agent.model_error = error_of  # type: ignore[method-assign]
+    sizes = {"gain": 0.4, "slope": slope}
+    actors = [
+        GaussianActor(
+            **{name: size * torch.randn(A, S, dtype=torch.float64) for name, size in sizes.items()},
+            log_std=0.2 * torch.randn(A, dtype=torch.float64) - 0.5,
+        )
+        for _ in range(max_horizon)
+    ]
+    agent.actor, agent.later_actors = actors[0], nn.ModuleList(actors[1:])  # type: ignore[assignment]
+    state = torch.randn(S, dtype=torch.float64)
+    loss, _, length, _ = agent.actor_loss(state.expand(300_000, -1))
+    value, hard = (soft_value(system, actors, state, alpha) for alpha in (2, 0))
+    assert length == max_horizon and loss.item() == pytest.approx(-value.item(), abs=0.05)
+    parameters = [p for actor in actors for p in actor.parameters()]
+    found, expected, without = (torch.autograd.grad(x, parameters) for x in (-loss, value, hard))
+    for part, other in zip(found, expected, strict=True):
+        assert torch.allclose(part, other, rtol=0.02, atol=0.02)
+    share = (expected[0] - without[0]).norm()
+    assert (share > 0.3) == (slope > 0), "the entropy must matter to the first gain"
 
 
 def test_regularisation_moves_the_plan_down_the_model_error() -> None:

@@ -3,7 +3,21 @@
 import pytest
 import torch
 from linear_quadratic import GAMMA
-from small_agents import FALLS, MODEL, SMALL, A, B, S, equal, train, transitions
+from small_agents import (
+    FALLS,
+    MODEL,
+    SMALL,
+    A,
+    B,
+    S,
+    assert_critic_follows,
+    equal,
+    move,
+    q,
+    train,
+    transitions,
+)
+from tensordict import TensorDict
 from torch import Tensor, nn
 
 from lit_mbrl.algorithms import DDPG, STEVE
@@ -87,6 +101,53 @@ def test_steve_trusts_networks_that_agree() -> None:
     assert apart[0] > 0.9
     # The variance is the critics' alone, and falls with gamma^2 a step.
     assert together[2] > together[1] > together[0]
+
+
+def naive_target(agent: STEVE, row: TensorDict) -> tuple[float, set[str]]:
+    """The target of one transition by loops over networks, steps and critics; how its paths end."""
+    ends, candidates = set(), [[] for _ in range(agent.horizon + 1)]  # type: ignore[var-annotated]
+    for member in agent.dynamics.elites.tolist():
+        state, total = row["next", "observation"], row["reward"].item()
+        end = "real" if row["next", "terminated"] else ""
+        for h in range(agent.horizon + 1):
+            discount, action = GAMMA ** (h + 1), agent.target_actor(state)
+            for c in range(3):
+                value = q(agent.target_critic, c, state, action).item()
+                candidates[h].append(total if end else total + discount * value)
+            if h < agent.horizon and not end:
+                inputs = torch.cat([state, action]).view(1, 1, -1)
+                change = agent.dynamics(inputs, torch.tensor([member]))[0][0, 0]
+                total += discount * change[S].item()
+                state = state + change[:S]
+                end = "imagined" if state[0] < 0 else ""
+        ends.add(end)
+    weights, means = [], []
+    for found in candidates:
+        means.append(sum(found) / len(found))
+        variance = sum((x - means[-1]) ** 2 for x in found) / len(found)
+        weights.append(1 / (variance + 1e-8))
+    weighted = sum(w * mean for w, mean in zip(weights, means, strict=True))
+    return weighted / sum(weights), ends
+
+
+@pytest.mark.parametrize("horizon", [0, 1, 3])
+def test_steves_critics_gradient_is_that_of_a_naive_loop(horizon: int) -> None:
+    """As a training step takes it: targets are numbers, and all critics learn each of them."""
+    torch.manual_seed(0)
+    agent = STEVE(S, A, FALLS, horizon=horizon, critics=3, gamma=GAMMA, **MODEL)  # type: ignore[arg-type]
+    agent.dynamics.elites.copy_(torch.tensor([2, 0]))
+    for bound in (agent.dynamics.min_log_var, agent.dynamics.max_log_var):
+        bound.data.fill_(-40.0)  # no noise, which the loop would have to draw in the same order
+    move(agent.target_actor, agent.target_critic)
+    batch, loss, met = transitions(batch=40), torch.zeros(()), set()
+    for row in batch:
+        target, ends = naive_target(agent, row)
+        for c in range(3):
+            error = q(agent.critic, c, row["observation"], row["action"][0]) - target
+            loss = loss + 0.5 * error**2 / 40
+        met |= ends
+    assert met == {"", "real", "imagined"} - ({"imagined"} if horizon == 0 else set())
+    assert_critic_follows(agent, batch, loss)
 
 
 def test_steves_policy_climbs_the_mean_of_the_critics() -> None:

@@ -5,8 +5,23 @@ from collections.abc import Callable
 import pytest
 import torch
 from linear_quadratic import GAMMA, LinearActor, System
-from small_agents import FALLS, MODEL, SMALL, A, B, S, equal, train, transitions
+from small_agents import (
+    FALLS,
+    MODEL,
+    SMALL,
+    A,
+    B,
+    S,
+    assert_critic_follows,
+    equal,
+    move,
+    q,
+    train,
+    transitions,
+)
+from tensordict import TensorDict
 from torch import Tensor
+from torch.distributions import Normal
 
 from lit_mbrl.algorithms import MPPVE, SAC, SACMPPVE, SACMVE, SACMVEMPI, Agent
 from lit_mbrl.errors import ConfigurationError
@@ -16,6 +31,8 @@ from lit_mbrl.objectives import (
     td_k_targets,
     unroll,
 )
+
+ALPHA = 0.3
 
 
 def test_a_path_is_a_rollout_of_the_policy_that_ends_where_the_model_says() -> None:
@@ -198,6 +215,61 @@ def test_an_expansion_has_every_state_that_no_termination_comes_before() -> None
     loss.backward()
     touched = {name.split(".")[0] for name, p in agent.named_parameters() if p.grad is not None}
     assert touched == {"critic"}
+
+
+def naive_path(
+    agent: SACMVE | SACMVEMPI, row: TensorDict, noise: list[Tensor]
+) -> tuple[list[tuple[Tensor, Tensor, float]], str]:
+    """States and actions from a transition on, each with its target; and how the path ended."""
+    path = [(row["observation"], row["action"][0], row["reward"].item(), 0.0)]
+    state, value = row["next", "observation"], 0.0
+    end = "real" if row["next", "terminated"] else ""
+    for h in range(agent.horizon + 1):
+        if end:
+            break
+        mean, log_std = agent.actor(state)
+        raw = mean + log_std.exp() * noise[h]
+        action = raw.tanh()
+        density = Normal(mean, log_std.exp()).log_prob(raw) - (1 - action.square()).log()
+        entropy = -ALPHA * density.sum().item()
+        if h < agent.horizon:
+            following, reward, _ = agent.dynamics.expected_step(state[None], action[None])
+            path.append((state, action, reward.item(), entropy))
+            state, end = following[0], "imagined" if following[0, 0] < 0 else ""
+        else:
+            value = min(q(agent.target_critic, c, state, action).item() for c in range(2)) + entropy
+    rows = []
+    for t, (state, action, target, _) in enumerate(path):
+        for m in range(t + 1, len(path)):
+            target += GAMMA ** (m - t) * (path[m][2] + path[m][3])
+        rows.append((state, action, target + GAMMA ** (len(path) - t) * value))
+    return rows, end
+
+
+@pytest.mark.parametrize("horizon", [0, 1, 3])
+@pytest.mark.parametrize("algorithm", [SACMVE, SACMVEMPI])
+def test_the_critics_gradient_is_that_of_a_naive_loop(
+    algorithm: type[SACMVE | SACMVEMPI], horizon: int
+) -> None:
+    """As a training step takes it: targets are numbers, on every state that no end comes before."""
+    torch.manual_seed(0)
+    model = {**MODEL, "initial_temperature": ALPHA, "gamma": GAMMA}
+    agent = algorithm(S, A, FALLS, horizon=horizon, **model)  # type: ignore[arg-type]
+    agent.dynamics.step = agent.dynamics.expected_step  # type: ignore[method-assign]
+    move(agent.target_critic)
+    batch, rows, met = transitions(batch=40), [], set()
+    torch.manual_seed(1)  # as `train` does
+    noise = torch.stack([torch.randn(40, A) for _ in range(horizon + 1)])
+    for i in range(40):
+        mine, end = naive_path(agent, batch[i], list(noise[:, i]))
+        rows += mine
+        met.add(end)
+    assert met == {"", "real", "imagined"} - ({"imagined"} if horizon == 0 else set())
+    loss = torch.zeros(())
+    for state, action, target in rows:
+        for c in range(2):
+            loss = loss + 0.5 * (q(agent.critic, c, state, action) - target) ** 2 / len(rows)
+    assert_critic_follows(agent, batch, loss)
 
 
 def test_soft_expansion_of_no_steps_is_the_transitions() -> None:
