@@ -152,12 +152,12 @@ def draw(growth: Growth) -> Figure:
         for (above, below), (label, rows) in zip(panels.T, sizes.items(), strict=True):
             for axes, name in ((above, "steps_per_second"), (below, "megabytes")):
                 values = [row[name] for row in rows.values()]
-                axes.plot([*rows], values, color=PALETTE[0], marker="o")
-                axes.set_ylim(0, None)
+                axes.plot([*rows], values, color=PALETTE[0], marker="o", clip_on=False)
             below.set_xlabel(label)
         for axes in panels[:, 0]:
             axes.set_xscale("log")
-        panels[0, 0].set_ylabel("environment steps a second, without fits")
+            axes.set_ylim(bottom=0)
+        panels[0, 0].set_ylabel("steps a second, without fits")
         panels[1, 0].set_ylabel("memory of the buffer, MB")
         return figure
 
