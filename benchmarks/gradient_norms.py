@@ -55,7 +55,7 @@ def measured(task: str, given: argparse.Namespace) -> Iterator[tuple[int, Tensor
     real = held_out(agent, task, None, given.transitions, given.seed)
     with torch.no_grad():  # of the policy that is differentiated: every weight is 1
         real["log_prob"] = agent.log_prob(real["observation"], real["action"])
-    agent.fit_dynamics(replay_of(real, 1))
+    agent.fit_dynamics(replay_of(real, 1).transitions())
     for steps in given.horizons:
         replay = replay_of(real, steps)
         agent.plan_length = steps

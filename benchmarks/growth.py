@@ -35,17 +35,15 @@ from lit_mbrl.fit import quieten
 from lit_mbrl.report.figures import PALETTE, STYLE, as_png
 
 TASK = "Hopper-v5"
-TRANSITIONS = (10**4, 10**5, 10**6)
-LENGTHS = (1, 5, 10, 15, 20, 25)
 
 
 class Growth(Callback):
     """Takes all measurements at the end of step `AT_STEP`."""
 
-    def __init__(self, least: float) -> None:
+    def __init__(self, transitions: list[int], lengths: list[int], least: float) -> None:
         self.least = least
-        self.transitions: dict[int, dict[str, float]] = {}
-        self.lengths: dict[int, dict[str, float]] = {}
+        self.transitions: dict[int, dict[str, float]] = {number: {} for number in transitions}
+        self.lengths: dict[int, dict[str, float]] = {length: {} for length in lengths}
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
@@ -70,7 +68,7 @@ class Growth(Callback):
                 "steps_per_second": 1 / (acting + drawing + updating + imagining),
             }
 
-        for length in LENGTHS:
+        for length in self.lengths:
             agent.rollout_length = length
             with autocast():
                 windows = agent.imagine(data.replay, 10_000)
@@ -87,14 +85,14 @@ class Growth(Callback):
                 "milliseconds_to_imagine": 1e3 * imagining,
                 "megabytes": data.imagined.snapshot()["rows"].nbytes / 1e6,
             }
-        agent.rollout_length = LENGTHS[0]
-        data.imagined.resize(kept * LENGTHS[0])
+        shortest, imagined = next(iter(self.lengths.items()))
+        data.imagined.resize(kept * shortest)
         batch = data.draw()
-        for number in TRANSITIONS:
+        for number in self.transitions:
             data.replay = grown(data.replay, number)
             transitions = data.replay.transitions()
             self.transitions[number] = {
-                **step(self.lengths[LENGTHS[0]]["milliseconds_to_imagine"] / 1e3),
+                **step(imagined["milliseconds_to_imagine"] / 1e3),
                 "seconds_of_an_epoch": epoch(agent, transitions, autocast),
                 "megabytes": sum(leaf.nbytes for leaf in transitions.values(True, True)) / 1e6,
             }
@@ -165,13 +163,15 @@ def draw(growth: Growth) -> Figure:
 def main() -> int:
     """Measure, print, write, draw."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser.add_argument("--transitions", nargs="+", type=int, default=[10**4, 10**5, 10**6])
+    parser.add_argument("--lengths", nargs="+", type=int, default=[1, 5, 10, 15, 20, 25])
     parser.add_argument("--least", type=float, default=2.0, help="seconds that is timed for")
     parser.add_argument("--json", type=Path, help="write what was found there")
     parser.add_argument("--figure", type=Path, default=Path("docs/figures/growth.png"))
     given, options = parser.parse_known_args()
     figure, found = given.figure.absolute(), given.json and given.json.absolute()
     quieten()
-    growth = Growth(given.least)
+    growth = Growth(given.transitions, given.lengths, given.least)
     with tempfile.TemporaryDirectory() as folder, chdir(folder):
         run(TASK, AT_STEP, growth, ["--model.fit_patience", "1", *options])
     table("transitions in D_env", growth.transitions)

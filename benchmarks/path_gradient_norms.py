@@ -64,7 +64,7 @@ def measured(task: str, given: argparse.Namespace) -> Iterator[tuple[str, int, T
     maac.configure_optimizers()
     real = held_out(maac, task, None, given.transitions, given.seed)
     replay = replay_of(real, 1)
-    maac.fit_dynamics(replay)
+    maac.fit_dynamics(replay.transitions())
     for steps in given.horizons:
         maac.horizon = steps
         batches = [replay.sample_windows(given.rows)["observation"] for _ in range(given.batches)]
