@@ -103,6 +103,42 @@ def test_cem_is_the_naive_loop() -> None:
     assert any(torch.allclose(found.sample[0], plans[0, i]) for i in order)
 
 
+def test_arc_is_the_naive_loop() -> None:
+    """Where scores differ by far more than eta, what spreads the candidates is the old variance."""
+    plans, noise = 20, 0.3
+    planner = ARC(3, plans, 4, actor_share=0.25, temperature=0.01, prior_std=noise, momentum=0.1)
+    start = Start(torch.full((1, 3, 1), 0.4), torch.zeros(1, 0, 3, 1))
+    torch.manual_seed(1)
+    found = planner(LINEAR_QUADRATIC, STATES[:1], start)
+    torch.manual_seed(1)
+    mean, variance = start.mean[0], torch.full((3, 1), 0.75 * noise**2)
+    around = truncated_normal(mean[None], torch.full((1, 3, 1), noise), 15)
+    candidates = torch.cat([torch.zeros(1, 5, 3, 1), around], 1)
+    for again in range(4):
+        if again:
+            candidates = truncated_normal(mean[None], variance.sqrt()[None], plans)
+        scores = negative_cost(STATES[:1], candidates)[0].double()
+        weights = [math.exp((float(score) - float(scores.max())) / 0.01) for score in scores]
+        weights = [weight / sum(weights) for weight in weights]
+        pairs = list(zip(weights, candidates[0], strict=True))
+        mean = sum((w * plan for w, plan in pairs), torch.zeros(3, 1))
+        new = sum((w * (plan - mean) ** 2 for w, plan in pairs), torch.zeros(3, 1))
+        variance = 0.1 * variance + 0.9 * new
+    torch.testing.assert_close(found.action[0], mean, rtol=1e-4, atol=1e-5)
+    assert (found.start.mean[0] == torch.cat([found.action[0, 1:], found.action[0, -1:]])).all()
+
+
+def test_arc_has_a_plan_of_the_actor_however_few_candidates() -> None:
+    assert ARC(3, candidates=4, actor_share=0.05).actor_plans == 1
+    assert ARC(3, candidates=100, actor_share=0.05).actor_plans == 5
+    assert ARC(3, candidates=100, actor_share=0.0).actor_plans == 0
+
+
+def test_the_next_mppi_starts_a_step_later() -> None:
+    found = MPPI(4, 50, 1)(LINEAR_QUADRATIC, STATES)
+    assert (found.start.mean == torch.cat([found.action[:, 1:], torch.zeros(3, 1, 1)], 1)).all()
+
+
 @pytest.mark.parametrize("planner", [MPPI(3, 30, 1, 0.3, 0.5), ARC(3, 30, 1, 0.2, 0.5)])
 def test_weights_are_exponential_in_the_score(planner: Planner) -> None:
     """One iteration against Eq. 8 of LOOP, written out."""

@@ -5,9 +5,11 @@ The best distribution over plans that stays near a prior, max E[L] with KL(p || 
 importance sampling: the first candidates are the prior's, later ones the last Gaussian's (Eq. 7-8).
 The prior is a mixture: beta the actor's plans, the rest the last step's plan with noise.
 
-As in the published code a tenth of the old variance is kept beside Eq. 8, Gaussians are cut off at
-two deviations and at the bounds, as PETS does, and the last action of the last step's plan is
-repeated. Unlike it, the actor's plans are among the first candidates alone, as the paper has it
+As in the published code a tenth of the old variance is kept beside Eq. 8, the first time of the
+noise's part of the prior's, (1 - beta) sigma^2 (there sigma^2): where scores differ by much more than
+eta one candidate has all the weight, and without it no variance would be left after the first
+iteration. Gaussians are cut off at two deviations and at the bounds, as PETS does, and the last
+action of the last step's plan is repeated. Unlike it, the actor's plans are among the first candidates alone, as the paper has it
 (p_prior is the first distribution); there they are added to the N candidates of each iteration. And
 the last step's plan is its mean (mu_{t-1}); there, where it explores, the sampled plan.
 """
@@ -36,11 +38,11 @@ class ARC(Planner):
         horizon: H.
         candidates: N.
         iterations: How often Eq. 8 is applied.
-        actor_share: beta, the actor's share of the first candidates, rounded; 1 is for policies
-            learned from fixed data.
+        actor_share: beta, the actor's share of the first candidates, rounded, but at least one of
+            them where it is above 0; 1 is for policies learned from fixed data.
         temperature: eta, in units of the score; the larger, the nearer the plan is to the prior.
         prior_std: sigma of the noise around the last step's plan; 2 is the actions' whole range.
-        momentum: Share of the old variance that is kept from the second iteration on; 0 is Eq. 8.
+        momentum: Share of the old variance that is kept at each iteration; 0 is Eq. 8.
     """
 
     def __init__(
@@ -61,7 +63,7 @@ class ARC(Planner):
         require(0 <= momentum < 1, "planner.momentum", momentum, "a number in [0, 1)")
         self.iterations, self.temperature, self.momentum = iterations, temperature, momentum
         self.prior_std = prior_std
-        self.actor_plans = round(actor_share * candidates)
+        self.actor_plans = max(round(actor_share * candidates), int(actor_share > 0))
 
     @property
     def needs_policy(self) -> bool:
@@ -71,7 +73,9 @@ class ARC(Planner):
         candidates = self.prior(problem, state, start)
         score = problem.score(state, candidates)
         weight = softmax_weights(score, self.temperature)
-        mean, variance = moments(candidates, weight)  # Eq. 8
+        mean, new_variance = moments(candidates, weight)  # Eq. 8
+        noise = self.prior_std**2 * (1 - self.actor_plans / self.candidates)
+        variance = new_variance.lerp(torch.full_like(new_variance, noise), self.momentum)
         for _ in range(self.iterations - 1):
             candidates = truncated_normal(mean, variance.sqrt(), self.candidates)
             score = problem.score(state, candidates)

@@ -152,6 +152,9 @@ def policy_plans(
 ) -> Tensor:
     """Plans [B, N, H, A] that a policy follows in imagination from states [B, S].
 
+    Where the model's states are no longer defined, a plan goes on with the middle of the ranges: it
+    is worth little, but an average over plans is not lost.
+
     Args:
         act: The policy, [R, S] -> [R, A].
         step: The model's, see `Dynamics.step`.
@@ -164,4 +167,4 @@ def policy_plans(
     for _ in range(horizon):
         actions.append(act(observation))
         observation = step(observation, actions[-1])[0]
-    return torch.stack(actions, 1).view(len(state), plans, horizon, -1)
+    return torch.stack(actions, 1).nan_to_num(0.0).view(len(state), plans, horizon, -1)
