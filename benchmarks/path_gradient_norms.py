@@ -4,8 +4,8 @@
 
 As `gradient_norms.py` does for SVG(infinity): a policy that was not trained acts in the task, the
 model is fitted to what it has met, and the gradient of the policy is taken from batches of these
-states. MPDP's plans never stop early here, and its gradient is that of all policies together; its
-first one's is beside it.
+states. MPDP's plans never stop early here and their model error costs nothing; its gradient is that
+of all policies together, its first one's is beside it.
 """
 
 import argparse
@@ -75,6 +75,7 @@ def measured(task: str, given: argparse.Namespace) -> Iterator[tuple[str, int, T
             termination,
             max_horizon=steps + 1,
             threshold=math.inf,
+            beta=0.0,
             dynamics_hidden_sizes=layers,
             dynamics_weight_decay=decay,
         )

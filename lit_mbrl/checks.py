@@ -4,7 +4,7 @@ from typing import Any
 
 from pytorch_lightning import Trainer
 
-from lit_mbrl.callbacks import Diagnosis, Evaluation, Retraining
+from lit_mbrl.callbacks import Compilation, Diagnosis, Evaluation, Retraining
 from lit_mbrl.data import ReplayData
 from lit_mbrl.errors import require
 from lit_mbrl.planning import require_lookahead
@@ -17,6 +17,7 @@ def check(
     trainer: Trainer,
     agent: Any,
     data: ReplayData,
+    compilation: Compilation,
     retraining: Retraining,
     evaluation: Evaluation,
     diagnosis: Diagnosis,
@@ -44,6 +45,12 @@ def check(
     require(limit == 1.0, "trainer.limit_train_batches", limit, "1.0: data.steps_per_epoch sets it")
     every = trainer.log_every_n_steps  # type: ignore[attr-defined]
     require(every >= 1, "trainer.log_every_n_steps", every, "an integer of at least 1")
+    require(
+        agent.fixed_shapes or compilation.after is None,
+        "compilation.after",
+        compilation.after,
+        f"null for {type(agent).__name__}, which would be compiled anew for each number of states",
+    )
     learns_model = hasattr(agent, "dynamics")
     require(
         learns_model or retraining.every == 0,

@@ -129,8 +129,9 @@ class FitCLI(LightningCLI):
             trainer = super().instantiate_trainer(**({"logger": False} if late else {}), **kwargs)
         except (MisconfigurationException, TypeError, ValueError) as error:
             raise ConfigurationError(f"trainer: {error}") from error
-        schedules = [self.config_init[group] for group in ("retraining", "evaluation", "diagnosis")]
-        check(trainer, self.model, self.datamodule, *schedules)
+        groups = ("compilation", "retraining", "evaluation", "diagnosis")
+        callbacks = [self.config_init[group] for group in groups]
+        check(trainer, self.model, self.datamodule, *callbacks)
         run_id = self._find_checkpoint(trainer.max_epochs or 0)
         if late:
             known = {} if run_id is None else {"run_id": run_id}

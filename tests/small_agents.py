@@ -27,14 +27,19 @@ def falls_below_zero(observation: Tensor, action: Tensor, next_observation: Tens
 FALLS = f"{__name__}.falls_below_zero"
 
 
-def transitions(k: int = 1, batch: int = B) -> TensorDict:
+def transitions(
+    k: int = 1, batch: int = B, observation_size: int = S, action_size: int = A
+) -> TensorDict:
     return TensorDict(
         {
-            "observation": torch.randn(batch, S),
-            "action": torch.rand(batch, k, A) * 2 - 1,
+            "observation": torch.randn(batch, observation_size),
+            "action": torch.rand(batch, k, action_size) * 2 - 1,
             "reward": torch.randn(batch, k),
             "mask": torch.ones(batch, k, dtype=torch.bool),
-            "next": {"observation": torch.randn(batch, S), "terminated": torch.rand(batch) < 0.3},
+            "next": {
+                "observation": torch.randn(batch, observation_size),
+                "terminated": torch.rand(batch) < 0.3,
+            },
         },
         batch_size=[batch],
     )
@@ -43,6 +48,7 @@ def transitions(k: int = 1, batch: int = B) -> TensorDict:
 def train(agent: Agent, batch: TensorDict) -> dict[str, Tensor]:
     """The weights after a training step whose draws are always the same."""
     agent.trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    agent.trainer.fit_loop.epoch_loop.batch_progress.total.ready = 1  # the first environment step
     agent.configure_optimizers()
     torch.manual_seed(1)
     agent.training_step(batch, 0)

@@ -193,6 +193,14 @@ REFUSED = {
         [*SAC, "--retraining.every", "250"],
         ("retraining.every: 250", "0 for SAC"),
     ),
+    "compiling steps of changing shapes": (
+        ["--config", str(CONF / "sacmve.yaml"), "--compilation.after", "250"],
+        ("compilation.after: 250", "null for SACMVE"),
+    ),
+    "compiling a longer expansion": (
+        ["--config", str(CONF / "s2vg.yaml"), "--model.horizon", "2", "--compilation.after", "0"],
+        ("compilation.after: 0", "null for S2VG"),
+    ),
     "imagined data without retraining": (
         [*MBPO, "--retraining.every", "0"],
         ("data.real_ratio: 0.05", "retraining.every > 0"),

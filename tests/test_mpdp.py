@@ -117,6 +117,24 @@ def test_a_plan_stops_where_the_model_error_is_undefined() -> None:
     assert length == 1 and loss.isfinite()
 
 
+def test_a_plan_that_stops_at_a_huge_model_error_leaves_the_gradient_defined() -> None:
+    """Though the error itself, the exponential of what is compared, is beyond a float."""
+    agent = make(4, threshold=100.0)
+    real = agent.model_error
+
+    def huge_at_first(state: Tensor, action: Tensor) -> Tensor:
+        error = real(state, action)
+        if len(state) < B:
+            return error
+        return torch.cat([200 + action[:1].square().sum(1), error[1:]])
+
+    agent.model_error = huge_at_first  # type: ignore[method-assign]
+    loss, *_ = agent.actor_loss(torch.randn(B, S))
+    gradient = torch.autograd.grad(loss, list(agent.actor.parameters()))
+    assert loss.isfinite() and all(part.isfinite().all() for part in gradient)
+    assert any(part.norm() > 0 for part in gradient)
+
+
 def test_model_error_is_the_divergence_to_the_moments_of_the_others() -> None:
     """Eq. 8 by loops, with torch's own divergence of Gaussians."""
     mean, log_var = ensemble(1.0)

@@ -34,6 +34,7 @@ class Agent(LightningModule):
     needs_log_prob = False  # whether actions are kept with what `log_prob(s, a)` was then
     learns_from_batches = True  # if not, `data.updates_per_step` is 0
     learns_from_warmup = True  # whether batches may hold the random actions of the warm-up
+    fixed_shapes = True  # whether each step's tensors are as large as the last one's: see Compiler
 
     dynamics: Dynamics
     fit_patience: int

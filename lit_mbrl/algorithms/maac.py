@@ -21,7 +21,8 @@ What the pseudo-code leaves open, and what is done here:
   - As in MBPO the model is fitted at intervals, and its trajectories branch off real states.
   - A path that the model says will terminate ends in Q of the action before, as in `MPDP`: its last
     reward and the 0 behind it have no gradient that leads away from there, Q has one. The published
-    code (iclavera/meta-mb) follows all paths to H, through terminations.
+    code (iclavera/meta-mb) follows all paths on; of a step behind a terminated one it leaves out
+    the reward or the last Q, of later steps nothing.
   - The gradient's norm grows with H (docs/value_gradients.md); it is logged, and clipped.
 """
 
@@ -131,7 +132,8 @@ class MAAC(SoftActorCritic):
         entropy = -alpha * path.log_prob
         last = (~path.ended).sum(1) - 1  # the step of a path whose action Q is asked about
         rows, steps = (torch.arange(n, device=last.device) for n in path.ended.shape)
-        gain = (path.reward + entropy[:, :-1]) * (steps[:-1] < last.unsqueeze(1))
+        before = steps[:-1] < last.unsqueeze(1)
+        gain = torch.where(before, path.reward + entropy[:, :-1], 0.0)  # behind, anything may be
         end = path.observation[rows, last], path.action[rows, last].unsqueeze(1)
         end_value = self.critic(*end).amin(0) + entropy[rows, last]
         value = discounted_return(gain, self.gamma) + self.gamma**last * end_value

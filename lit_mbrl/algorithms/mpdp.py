@@ -167,8 +167,11 @@ class MPDP(SoftActorCritic):
                 error = self.model_error(state, action)
                 errors.append(error.detach())
                 stops = ~(error < self.threshold) | terminated  # l.6; an error of nan is large
-                gain = reward + entropy - self.beta * error.exp()  # l.10, Eq. 10
-                objective = objective + self.gamma**t * gain[~stops].sum()
+                # Chosen before exp: of a plan that stops, exp may overflow, and 0 times its
+                # derivative would be undefined.
+                charge = self.beta * error[~stops].exp()
+                gain = (reward + entropy)[~stops] - charge  # l.10, Eq. 10
+                objective = objective + self.gamma**t * gain.sum()
             last, last_action = state[stops], action[stops].unsqueeze(1)
             value = self.critic(last, last_action).amin(0) + entropy[stops]
             objective = objective + self.gamma**t * value.sum()  # l.7

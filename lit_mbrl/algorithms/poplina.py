@@ -8,8 +8,8 @@ Algorithm 1, in the form POPLIN-A-Init with behaviour cloning (BC):
 
 The proposal is the policy's plan in the model's mean, one for all particles; the published code
 proposes along each particle. What is searched for lies in [-1, 1], which there only the first
-Gaussian's cut at two deviations bounds, and is half of the noise, so that every action can be reached from every proposal; a planner's deviations
-are half the noise's too.
+Gaussian's cut at two deviations bounds, and is half of the noise, so that every action can be
+reached from every proposal; a planner's deviations are half the noise's too.
 
 The published code distils at the end of every episode, 100 epochs on its data. Here the policy is
 updated at every step of the task, on the newest `data.recent_windows` steps. Its rewards are known;

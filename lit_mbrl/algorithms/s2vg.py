@@ -91,6 +91,7 @@ class S2VG(Agent):
             self.termination = resolve_termination(termination)
         self.save_hyperparameters()
         self.horizon, self.gamma, self.target_rate = horizon, gamma, target_rate
+        self.fixed_shapes = horizon == 1  # beyond, the states left of a path before its end
         self.learning_rate, self.value_learning_rate = learning_rate, value_learning_rate
         self.model_learning_rate, self.actor_max_norm = model_learning_rate, actor_max_norm
         inputs = observation_size + action_size

@@ -12,8 +12,9 @@ MVE is Feinberg et al., arXiv 1803.00101. The lines of Algorithm 3:
 The algorithm's k is `horizon` here, MVE's H. As in MVE, all states of a path have targets that end
 in the same value (its TD-k trick), so the critics learn on the states that the expansion visits;
 with H = 0 it is SAC. Rollouts begin in the transition's next state and live as long as an update. A
-predicted termination ends a path: its states behind it are in no loss. Of each path the elites
-make one sample, another elite at each step.
+predicted termination ends a path: its states behind it are in no loss. Of each path the elites make
+one sample, another elite at each step. The policy moves after each update of the critics, as SAC's
+does: more updates a step are more of both (Table 1, for MPPVE: 20 and 1).
 
 SAC-VE, a baseline of LOOP (paper 003, section 6.1: value expansion "similar to MBVE but uses SAC"),
 is this algorithm by another name, and conf/sacmve.yaml is its configuration.
@@ -53,6 +54,8 @@ class SACMVE(SoftActorCritic):
         dynamics_elites: How many of them predict.
         fit_patience: Epochs of a fit without improvement before it stops.
     """
+
+    fixed_shapes = False  # the states that are left of a path before its end
 
     def __init__(
         self,

@@ -9,7 +9,9 @@ The lines of Algorithm 4, which is Algorithm 3 (SAC-MVE, see `SACMVE`) but for l
   l.8   the target critics track the critics                 `training_step`
   l.9   pi on the real states and the imagined ones          `training_step`
 
-The algorithm's k is `horizon` here, MVE's H. The states of l.9 are those of l.7.
+The algorithm's k is `horizon` here, MVE's H. The states of l.9 are those of l.7. The policy moves
+after each update of the critics, as SAC's does: more updates a step are more of both (Table 1, for
+MPPVE: 20 and 1).
 """
 
 from collections.abc import Sequence
@@ -46,6 +48,8 @@ class SACMVEMPI(SoftActorCritic):
         dynamics_elites: How many of them predict.
         fit_patience: Epochs of a fit without improvement before it stops.
     """
+
+    fixed_shapes = False  # the states that are left of a path before its end
 
     def __init__(
         self,

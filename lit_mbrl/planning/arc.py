@@ -6,12 +6,13 @@ importance sampling: the first candidates are the prior's, later ones the last G
 The prior is a mixture: beta the actor's plans, the rest the last step's plan with noise.
 
 As in the published code a tenth of the old variance is kept beside Eq. 8, the first time of the
-noise's part of the prior's, (1 - beta) sigma^2 (there sigma^2): where scores differ by much more than
-eta one candidate has all the weight, and without it no variance would be left after the first
+noise's part of the prior's, (1 - beta) sigma^2 (there sigma^2): where scores differ by much more
+than eta one candidate has all the weight, and without it no variance would be left after the first
 iteration. Gaussians are cut off at two deviations and at the bounds, as PETS does, and the last
-action of the last step's plan is repeated. Unlike it, the actor's plans are among the first candidates alone, as the paper has it
-(p_prior is the first distribution); there they are added to the N candidates of each iteration. And
-the last step's plan is its mean (mu_{t-1}); there, where it explores, the sampled plan.
+action of the last step's plan is repeated. Unlike it, the actor's plans are among the first
+candidates alone, as the paper has it (p_prior is the first distribution); there they are added to
+the N candidates of each iteration. And the last step's plan is its mean (mu_{t-1}); there, where it
+explores, the sampled plan.
 """
 
 import torch
