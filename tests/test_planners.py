@@ -30,7 +30,7 @@ def riccati_cost(state: Tensor, horizon: int) -> Tensor:
         (CEM(horizon=5, candidates=500, elites=50, iterations=5, returns="best"), 0.01),
         (MPPI(horizon=5, candidates=500, iterations=5), 0.01),
         (ICEM(horizon=5, candidates=300, elites=10, iterations=5, noise_exponent=0.25), 0.01),
-        (ARC(horizon=3, candidates=100, iterations=5, temperature=0.1), 0.01),
+        (ARC(horizon=3, candidates=100, iterations=5, temperature=0.03), 0.01),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Planner) else "",
 )
