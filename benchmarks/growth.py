@@ -88,6 +88,7 @@ class Growth(Callback):
         shortest, imagined = next(iter(self.lengths.items()))
         data.imagined.resize(kept * shortest)
         batch = data.draw()
+        epoch(agent, data.replay.transitions(), autocast)  # compiles
         for number in self.transitions:
             data.replay = grown(data.replay, number)
             transitions = data.replay.transitions()
