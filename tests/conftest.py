@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -30,6 +31,21 @@ def lost(record_property: Callable[[str, object], None]) -> Callable[[int, int],
         assert (transitions, metrics) == (0, 0)
 
     return note
+
+
+@pytest.fixture(scope="module")
+def build_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of the MLflow store that building a run makes, which belongs in no checkout."""
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture
+def elsewhere(build_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where configurations can be built: one folder for all of a module's tests."""
+    monkeypatch.chdir(build_folder)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    # Lightning warns of arguments that do not come from the process's own command line.
+    monkeypatch.setattr(sys, "argv", ["fit"])
 
 
 @pytest.fixture

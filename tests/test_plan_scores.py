@@ -235,6 +235,16 @@ def test_what_is_not_finite_is_worth_the_least(plans: Tensor) -> None:
     assert MPPI(3)(Problem(lost, 1), START).action.isfinite().all()
 
 
+def test_a_plan_whose_states_are_no_longer_defined_goes_on_in_the_middle() -> None:
+    def step(state: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        lost = torch.full_like(state, torch.nan)
+        return lost, lost[:, 0], torch.zeros(len(state), dtype=torch.bool)
+
+    found = policy_plans(lambda state: state[:, 1:2].tanh(), step, START, plans=2, horizon=3)
+    assert (found[:, :, 0, 0] == START[:, 1:2].tanh()).all()
+    assert (found[:, :, 1:] == 0).all()
+
+
 def test_a_policys_plans_are_its_actions_in_imagination() -> None:
     dynamics = model("never", networks=2, elites=1)
 

@@ -1,6 +1,5 @@
 """For every algorithm: its targets track their sources, and each optimizer has its rate."""
 
-import sys
 from pathlib import Path
 
 import pytest
@@ -25,18 +24,7 @@ ONE_RATE = [
 ]
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of the MLflow store that building a run makes, which belongs in no checkout."""
-    return tmp_path_factory.mktemp("runs")
-
-
-@pytest.fixture(autouse=True)
-def elsewhere(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(folder)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    # Lightning warns of arguments that do not come from the process's own command line.
-    monkeypatch.setattr(sys, "argv", ["fit"])
+pytestmark = pytest.mark.usefixtures("elsewhere")
 
 
 def make(name: str, **changed: object) -> Agent:
