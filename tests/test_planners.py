@@ -103,10 +103,11 @@ def test_cem_is_the_naive_loop() -> None:
     assert any(torch.allclose(found.sample[0], plans[0, i]) for i in order)
 
 
-def test_arc_is_the_naive_loop() -> None:
+@pytest.mark.parametrize("kept", [False, True])
+def test_arc_is_the_naive_loop(kept: bool) -> None:
     """Where scores differ by far more than eta, what spreads the candidates is the old variance."""
     plans, noise = 20, 0.3
-    planner = ARC(3, plans, 4, actor_share=0.25, temperature=0.01, prior_std=noise, momentum=0.1)
+    planner = ARC(3, plans, 4, 0.25, 0.01, prior_std=noise, momentum=0.1, keep_actor_plans=kept)
     start = Start(torch.full((1, 3, 1), 0.4), torch.zeros(1, 0, 3, 1))
     torch.manual_seed(1)
     found = planner(LINEAR_QUADRATIC, STATES[:1], start)
@@ -116,7 +117,8 @@ def test_arc_is_the_naive_loop() -> None:
     candidates = torch.cat([torch.zeros(1, 5, 3, 1), around], 1)
     for again in range(4):
         if again:
-            candidates = truncated_normal(mean[None], variance.sqrt()[None], plans)
+            drawn = truncated_normal(mean[None], variance.sqrt()[None], 15 if kept else plans)
+            candidates = torch.cat([torch.zeros(1, 5, 3, 1), drawn], 1) if kept else drawn
         scores = negative_cost(STATES[:1], candidates)[0].double()
         weights = [math.exp((float(score) - float(scores.max())) / 0.01) for score in scores]
         weights = [weight / sum(weights) for weight in weights]

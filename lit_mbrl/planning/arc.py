@@ -9,10 +9,11 @@ As in the published code a tenth of the old variance is kept beside Eq. 8, the f
 noise's part of the prior's, (1 - beta) sigma^2 (there sigma^2): where scores differ by much more
 than eta one candidate has all the weight, and without it no variance would be left after the first
 iteration. Gaussians are cut off at two deviations and at the bounds, as PETS does, and the last
-action of the last step's plan is repeated. Unlike it, the actor's plans are among the first
-candidates alone, as the paper has it (p_prior is the first distribution); there they are added to
-the N candidates of each iteration. And the last step's plan is its mean (mu_{t-1}); there, where it
-explores, the sampled plan.
+action of the last step's plan is repeated. In the paper the actor's plans are among the first
+candidates alone (p_prior is the first distribution); in the published code they are among those of
+each iteration, so that the search cannot leave them behind where they score well
+(`keep_actor_plans`). Unlike it, the last step's plan is its mean (mu_{t-1}); there, where it
+explores, the sampled plan; and the actor's plans count to the N candidates, where it adds them.
 """
 
 import torch
@@ -44,6 +45,7 @@ class ARC(Planner):
         temperature: eta, in units of the score; the larger, the nearer the plan is to the prior.
         prior_std: sigma of the noise around the last step's plan; 2 is the actions' whole range.
         momentum: Share of the old variance that is kept at each iteration; 0 is Eq. 8.
+        keep_actor_plans: Score the actor's plans at each iteration, and not at the first alone.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class ARC(Planner):
         temperature: float = 1.0,
         prior_std: float = 0.5,
         momentum: float = 0.1,
+        keep_actor_plans: bool = False,
     ):
         super().__init__(horizon, candidates)
         require(iterations >= 1, "planner.iterations", iterations, "an integer of at least 1")
@@ -63,7 +66,7 @@ class ARC(Planner):
         require(prior_std > 0, "planner.prior_std", prior_std, "a number > 0")
         require(0 <= momentum < 1, "planner.momentum", momentum, "a number in [0, 1)")
         self.iterations, self.temperature, self.momentum = iterations, temperature, momentum
-        self.prior_std = prior_std
+        self.prior_std, self.keep_actor_plans = prior_std, keep_actor_plans
         self.actor_plans = max(round(actor_share * candidates), int(actor_share > 0))
 
     @property
@@ -71,26 +74,27 @@ class ARC(Planner):
         return self.actor_plans > 0
 
     def __call__(self, problem: Problem, state: Tensor, start: Start | None = None) -> Solution:
-        candidates = self.prior(problem, state, start)
-        score = problem.score(state, candidates)
-        weight = softmax_weights(score, self.temperature)
-        mean, new_variance = moments(candidates, weight)  # Eq. 8
-        noise = self.prior_std**2 * (1 - self.actor_plans / self.candidates)
-        variance = new_variance.lerp(torch.full_like(new_variance, noise), self.momentum)
-        for _ in range(self.iterations - 1):
-            candidates = truncated_normal(mean, variance.sqrt(), self.candidates)
+        mean = self.mean_of(problem, state, start)
+        around = self.candidates - self.actor_plans
+        drawn = truncated_normal(mean, torch.full_like(mean, self.prior_std), around)
+        plans = self.plans_of_actor(problem, state)
+        candidates = torch.cat([plans, drawn], 1)  # p_prior
+        variance = torch.full_like(mean, self.prior_std**2 * around / self.candidates)
+        if not self.keep_actor_plans:
+            plans, around = plans[:, :0], self.candidates
+        for iteration in range(self.iterations):
+            if iteration:
+                drawn = truncated_normal(mean, variance.sqrt(), around)
+                candidates = torch.cat([plans, drawn], 1)
             score = problem.score(state, candidates)
             weight = softmax_weights(score, self.temperature)
             mean, new_variance = moments(candidates, weight)  # Eq. 8
             variance = new_variance.lerp(variance, self.momentum)
         return weighted_solution(mean, candidates, score, weight, shifted(mean, repeat=True))
 
-    def prior(self, problem: Problem, state: Tensor, start: Start | None) -> Tensor:
-        """Plans [B, N, H, A]: beta of the actor, the rest around the plan to start from."""
-        mean = self.mean_of(problem, state, start)
-        std = torch.full_like(mean, self.prior_std)
-        around = truncated_normal(mean, std, self.candidates - self.actor_plans)
+    def plans_of_actor(self, problem: Problem, state: Tensor) -> Tensor:
+        """beta N plans [B, beta N, H, A] of the actor."""
         if not self.actor_plans:
-            return around
+            return state.new_zeros(len(state), 0, self.horizon, problem.action_size)
         assert problem.propose is not None
-        return torch.cat([problem.propose(state, self.actor_plans, self.horizon), around], 1)
+        return problem.propose(state, self.actor_plans, self.horizon)
