@@ -239,7 +239,7 @@ def run(task: str, steps: int, callback: Callback, options: list[str]) -> None:
 def machine() -> dict[str, Any]:
     """What it is, and what it can do with every thread that torch uses."""
     copied = torch.empty(2**26)
-    large = (2048, 2048)
+    large = (1024, 1024)  # of which a processor without units for bfloat16 needs seconds
     rates = {
         str(dtype).removeprefix("torch."): product_rate(large, large, torch.device("cpu"), dtype)
         / 1e9

@@ -38,6 +38,7 @@ from lit_mbrl.data import ReplayData
 from lit_mbrl.errors import ConfigurationError, DivergenceError, TrainingError, require
 from lit_mbrl.interruption import Interrupted, Interruption
 from lit_mbrl.parser import BASE, NO_ALGORITHM, Parser
+from lit_mbrl.precision import advice, bfloat16_cost
 from lit_mbrl.recording import RecordConfiguration
 from lit_mbrl.tracking import RunLogger
 
@@ -132,6 +133,10 @@ class FitCLI(LightningCLI):
         groups = ("compilation", "retraining", "evaluation", "diagnosis")
         callbacks = [self.config_init[group] for group in groups]
         check(trainer, self.model, self.datamodule, *callbacks)
+        if precision == "bf16-mixed":
+            line = advice(bfloat16_cost(trainer.strategy.root_device))
+            if line is not None:
+                print(line, file=sys.stderr, flush=True)
         run_id = self._find_checkpoint(trainer.max_epochs or 0)
         if late:
             known = {} if run_id is None else {"run_id": run_id}

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from lit_mbrl.algorithms import SAC
 from lit_mbrl.dynamics import Dynamics
 from lit_mbrl.networks import Actor, Critic
+from lit_mbrl.precision import advice
 
 
 def autocast() -> torch.autocast:
@@ -104,3 +105,10 @@ def test_backward_inside_training_step_has_the_gradients_of_backward_outside() -
         agent.step("critic", loss, *inputs)
     for gradient, parameter in zip(outside, parameters, strict=True):
         assert torch.equal(gradient, parameter.grad)
+
+
+def test_a_machine_without_bfloat16_units_is_told_of() -> None:
+    assert advice(0.5) is None and advice(1.1) is None
+    line = advice(146.4)
+    assert line is not None and "trainer.precision" in line
+    assert "146 times" in line and "32-true" in line
