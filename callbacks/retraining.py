@@ -16,8 +16,9 @@ from .trainer import data_of, env_steps, log, phase
 class Retraining(Callback):
     """Fit the dynamics and imagine, before step 0 and at the end of every `every`-th step.
 
-    So the model that serves step t was fitted on all data before t. D_model keeps the windows of
-    the last `retain_steps` environment steps: its capacity follows the rollout length. Before a fit
+    So the model that serves step t was fitted on all data before t. D_model keeps as many windows
+    as `retain_steps` environment steps make at the present rollout length where no branch ends
+    early (where some do, or rollouts have grown, older ones stay). Before a fit
     the model is tried on the steps since the last one, which it has not seen
     (`dynamics/prediction_error`).
 
@@ -25,7 +26,7 @@ class Retraining(Callback):
         every: Environment steps from fit to fit; 0 never fits, for algorithms without a model.
         rollouts: Branched rollouts after each fit; 0 for algorithms that imagine as they learn, or
             plan, and keep no imagined data.
-        retain_steps: Environment steps for which imagined windows are kept.
+        retain_steps: Environment steps whose imagined windows D_model has room for.
         fit_rows: Transitions of a fit at most, drawn from D_env anew for each, so that fits cease
             to grow with it; all of D_env if None, as in the papers.
     """

@@ -11,8 +11,8 @@ class RolloutLength(Callback):
     """The thresholded linear function of paper 000, Table 1, set at every environment step.
 
     L(t) goes from `start` to `end` while t goes from `start_step` to `end_step`; fractions are
-    dropped, as in the published code, which looks at the schedule only when it fits: with the
-    papers' schedules L changes at no other step. The default is 1 throughout.
+    dropped, as in the published code, which looks at the schedule only when it fits. What is
+    imagined is the same, since L is read for it only after a fit. The default is 1 throughout.
 
     Args:
         start: Rollout length up to `start_step` (x).

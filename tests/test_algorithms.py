@@ -17,6 +17,15 @@ ALGORITHMS = [
     for _, found in inspect.getmembers(lit_mbrl.algorithms, inspect.isclass)
     if issubclass(found, Agent) and found is not Agent
 ]
+# Paper 000, Table 1: thousands of steps, k, rollout schedule x -> y over a -> b, target entropy.
+TABLE_1 = {
+    "": (10, 3, (1, 5, 0, 1_000), -0.05),
+    "hopper": (100, 3, (1, 4, 20_000, 50_000), -1),
+    "swimmer": (200, 3, (1, 1, 0, 0), -1),
+    "halfcheetah": (200, 2, (1, 4, 20_000, 80_000), -3),
+    "walker2d": (200, 2, (1, 1, 0, 0), -3),
+    "ant": (300, 2, (1, 20, 20_000, 150_000), -4),
+}
 COMPLETE = sorted(CONF.glob("*.yaml"))
 OVERLAYS = sorted(CONF.glob("*/*.yaml"))
 
@@ -62,3 +71,16 @@ def test_a_task_is_a_second_configuration(path: Path) -> None:
         assert cli.model.hparams[key] == value
     assert cli.model.hparams["observation_size"] == cli.datamodule.observation_size
     assert cli.model.hparams["action_size"] == cli.datamodule.action_size
+
+
+@pytest.mark.parametrize("task", TABLE_1)
+def test_mppve_is_configured_as_in_its_paper(task: str) -> None:
+    overlay = ["--config", str(CONF / "mppve" / f"{task}.yaml")] if task else []
+    cli = build(["--config", str(CONF / "mppve.yaml"), *overlay])
+    thousands, plan_length, schedule, target_entropy = TABLE_1[task]
+    assert cli.datamodule.steps_per_epoch == 1000
+    assert cli.trainer.max_epochs == thousands
+    assert cli.model.plan_length == plan_length
+    assert cli.config_init["rollout_length"].settings() == schedule
+    assert cli.model.hparams["target_entropy"] == target_entropy
+    assert cli.datamodule.updates_per_step == 20

@@ -7,7 +7,9 @@ Algorithm 2, as this collection's roles share it out:
   l.9-10  G gradient updates on data of D_model              `training_step`
 
 As in the published code, and not in the pseudo-code: the rollouts are made right after each fit
-and not at every step, a share of each batch (5%) is real, and the policy update is SAC's.
+and not at every step, a share of each batch (5%) is real, and the policy update is SAC's. Unlike
+there, the rollout length follows its schedule step by step and not epoch by epoch (it grows up to
+750 steps earlier), and D_env has each step at once and not when its episode ends.
 """
 
 from collections.abc import Sequence

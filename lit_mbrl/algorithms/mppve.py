@@ -12,13 +12,17 @@ leaves the entropy out and gives the vanilla form (Eq. 11-18), see conf/mppve_va
 
 Where the paper is silent or its published code differs, the published code made the paper's
 numbers and is followed:
+  - Rollouts are made after each fit and not at every step (l.6-8); a share of each batch, 5%, is
+    real (l.10: from D_env and D_model); alpha is learned, of which App. C has no rule.
+  - Imagined windows begin with k - 1 real steps, so that a rollout of one step yields windows.
   - Two critics, the minimum of their targets in Eq. 51 and of themselves in Eq. 53
     (`critics: 1` is the letter of the paper).
   - The gradient of Eq. 18 and 54 does not pass through p_theta: each action of a plan is
     differentiated at the state the model led to, which is held fixed
     (`gradient_through_model: true` follows the gradient into the model).
   - Actions of a plan, and their log-probabilities, from index m > L on, with L the present rollout
-    length, carry no gradient: the critic has seen no imagined step that far (`plan_gradient_cut`).
+    length, carry no gradient: they are taken m imagined steps from a real state, and D_model has
+    no state that far (`plan_gradient_cut`).
   - Actions and log-probabilities after a termination the model predicts are zero, as in windows
     that end in a true one (`mask_plan`).
   - A plan's target entropy is k times the table's (`scale_target_entropy`).

@@ -16,7 +16,7 @@ class EnvironmentReplay:
 
     The storage is a TorchRL buffer of single transitions. A window is known by its first step; it
     is listed once it is complete: k steps long, or ended by a termination. The steps before a
-    time limit that have fewer than k successors start no window. Reading windows is one indexed
+    time limit that have fewer than k - 1 successors start no window. Reading windows is one indexed
     read of k rows each, however large the buffer is.
 
     Args:
