@@ -42,7 +42,8 @@ class Evaluation(Callback):
     """Deterministic episodes in parallel copies of the task, every so many environment steps.
 
     The copies are seeded by the run's seed, the same at each evaluation, and apart from the
-    collector's; evaluating draws no random number that training would have drawn.
+    collector's; evaluating draws no random number that training would have drawn, unless it is
+    given up at the time limit.
 
     Args:
         every: Environment steps from evaluation to evaluation.

@@ -16,7 +16,10 @@ The published code scores otherwise than Eq. 3 (`published_score`): the sum of t
 rewards, undiscounted, and Q_1(s_{H-1}, a_{H-1}), which it leaves out where a_{H-1} terminates. Each
 of its elites takes 4 particles through the horizon (TS-infinity with 20); the configuration of
 InvertedPendulum-v5 affords 4 in all. It updates 50 times every 50 steps, here it is at
-every step. It evaluates the actor alone too; `lit_mbrl.export` takes that one along.
+every step. Its model is fitted during the random steps too, to all of D_env without bootstrap,
+keeps the weights of the last epoch and not of the best, and does not learn the bounds of its
+variances; here it is MBPO's. It evaluates the actor alone too; `lit_mbrl.export` takes that one
+along.
 """
 
 from collections.abc import Sequence
@@ -91,7 +94,7 @@ class LOOP(SoftActorCritic):
         dynamics_weight_decay: Sequence[float] = (2.5e-5, 5e-5, 7.5e-5, 7.5e-5, 1e-4),
         dynamics_networks: int = 7,
         dynamics_elites: int = 5,
-        fit_patience: int = 5,
+        fit_patience: int = 6,
     ):
         super().__init__()
         require_valid(hidden_sizes, learning_rate, gamma, target_rate, patience=fit_patience)

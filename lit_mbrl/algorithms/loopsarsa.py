@@ -77,7 +77,7 @@ class LOOPSARSA(Agent):
         dynamics_weight_decay: Sequence[float] = (2.5e-5, 5e-5, 7.5e-5, 7.5e-5, 1e-4),
         dynamics_networks: int = 7,
         dynamics_elites: int = 5,
-        fit_patience: int = 5,
+        fit_patience: int = 6,
     ):
         super().__init__()
         require_valid(hidden_sizes, learning_rate, gamma, target_rate, patience=fit_patience)

@@ -50,7 +50,8 @@ def fit(
             `("next", "terminated")`.
         batch_size: Rows a network sees in one update.
         patience: Epochs without improvement before stopping. 5 in the published MPPVE; the
-            published MBPO's loop runs one more, 6 here.
+            published MBPO's and LOOP's loop runs one more, 6 here. An epoch of 1,000 transitions
+            is four updates: 5 such epochs may pass before the error begins to fall.
         holdout_ratio: Share of the data held out, by random split.
         holdout_max: At most this many rows are held out.
         min_improvement: Relative fall of the holdout error that counts.

@@ -34,7 +34,7 @@ from lit_mbrl.planning.planner import (
 
 
 class ARC(Planner):
-    """Actor regularized control. The defaults are the published settings.
+    """Actor regularized control. The defaults are the published settings, but for the last.
 
     Args:
         horizon: H.
@@ -45,7 +45,9 @@ class ARC(Planner):
         temperature: eta, in units of the score; the larger, the nearer the plan is to the prior.
         prior_std: sigma of the noise around the last step's plan; 2 is the actions' whole range.
         momentum: Share of the old variance that is kept at each iteration; 0 is Eq. 8.
-        keep_actor_plans: Score the actor's plans at each iteration, and not at the first alone.
+        keep_actor_plans: Score the actor's plans at each iteration, as the published code does, and
+            not at the first alone, as Eq. 8 has it. It holds plans nearer to the actor: where the
+            scores are noise of deviation 2, six actions end 0.65 from it in place of 1.27.
     """
 
     def __init__(

@@ -93,7 +93,7 @@ class ImaginedReturn:
         """The particles' returns [B, N, P] of plans [B, N, H, A] from states [B, S]."""
         step, candidates = self._step(), plans.shape[1]
         states = state.repeat_interleave(candidates, 0)
-        rows = self.rows or ROWS[state.device.type]
+        rows = self.rows or ROWS.get(state.device.type, ROWS["cpu"])
         size = max(1, rows // self.particles)
         chunks = zip(states.split(size), plans.flatten(0, 1).split(size), strict=True)
         found = torch.cat([self._roll(step, *chunk) for chunk in chunks], 1)
