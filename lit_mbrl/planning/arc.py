@@ -47,7 +47,7 @@ class ARC(Planner):
         momentum: Share of the old variance that is kept at each iteration; 0 is Eq. 8.
         keep_actor_plans: Score the actor's plans at each iteration, as the published code does, and
             not at the first alone, as Eq. 8 has it. It holds plans nearer to the actor: where the
-            scores are noise of deviation 2, six actions end 0.65 from it in place of 1.27.
+            scores are noise of deviation 2, six actions end 0.66 from it in place of 1.27.
     """
 
     def __init__(
