@@ -213,7 +213,8 @@ def test_each_network_ends_with_its_own_best_snapshot(monkeypatch: pytest.Monkey
     script = [[4.0, 4, 4, 4], [1.0, 3.99, 5, 3], [2.0, 2, 5, 2.98], [2.0, 5, 5, 2.98]]
     seen = scripted_holdout(monkeypatch, script)
     dynamics = small()
-    report = fit(dynamics, dynamics.optimizer(), linear_transitions(300), patience=2)
+    transitions = linear_transitions(300)
+    report = fit(dynamics, dynamics.optimizer(), transitions, batch_size=15, patience=2)
     assert report.epochs == 5
     best_epoch = [1, 2, 0, 1]
     for parameter, *snapshots in zip(dynamics.ensemble.parameters(), *seen, strict=True):
@@ -223,13 +224,25 @@ def test_each_network_ends_with_its_own_best_snapshot(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("patience", [1, 5])
+@pytest.mark.parametrize("batch_size, updates", [(15, 16), (240, 1), (30, 8)])
 def test_fit_stops_after_patience_epochs_without_improvement(
-    patience: int, monkeypatch: pytest.MonkeyPatch
+    patience: int, batch_size: int, updates: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Or as many as make 16 updates for each of them, where the data are few."""
     scripted_holdout(monkeypatch, [[3.0] * 4, [2.0] * 4, [2.0] * 4])
-    dynamics = small()
-    report = fit(dynamics, dynamics.optimizer(), linear_transitions(300), patience=patience)
-    assert report.epochs == 2 + patience
+    dynamics, transitions = small(), linear_transitions(300)
+    report = fit(dynamics, dynamics.optimizer(), transitions, batch_size, patience=patience)
+    assert report.epochs == 2 + patience * 16 // updates
+
+
+def test_a_fit_to_few_transitions_learns() -> None:
+    """Four updates an epoch: before the error begins to fall `patience` epochs may pass."""
+    torch.manual_seed(0)
+    transitions = linear_transitions(1000, scale=30.0)
+    dynamics = Dynamics(S, A, "never")
+    report = fit(dynamics, dynamics.optimizer(), transitions)
+    following, observation = transitions["next", "observation"], transitions["observation"]
+    assert report.holdout_mse < 0.1 * float((following - observation).var(0).mean())
 
 
 def test_bootstrap_membership_is_fixed_within_a_fit(monkeypatch: pytest.MonkeyPatch) -> None:
