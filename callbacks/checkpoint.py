@@ -64,7 +64,7 @@ class EnvStepCheckpoint(Checkpoint):
         return Path(self.folder or "", "last.ckpt")
 
     @staticmethod
-    def identity(agent: Any, data: Any, *schedules: Any) -> dict[str, Any]:
+    def identity(agent: Any, data: Any, precision: str, *schedules: Any) -> dict[str, Any]:
         """Which run a checkpoint is of: algorithm, task, seed, and whatever else it learns by."""
         return {
             "algorithm": type(agent).__name__,
@@ -74,6 +74,7 @@ class EnvStepCheckpoint(Checkpoint):
                 [
                     sorted(dict(agent.hparams).items()),
                     sorted(dict(data.hparams).items()),
+                    precision,
                     [schedule.settings() for schedule in schedules],
                 ]
             ),
@@ -83,11 +84,13 @@ class EnvStepCheckpoint(Checkpoint):
         """Name the folder after the run, and keep other processes out of it.
 
         Raises:
-            ConfigurationError: If another one trains the run.
+            ConfigurationError: If it is a file, or another process trains the run.
         """
         if self.folder is None:
             version = trainer.logger.version if trainer.logger else None
             self.folder = str(Path("checkpoints", str(version or "unnamed")))
+        is_file = Path(self.folder).is_file()
+        require(not is_file, "checkpoint.folder", self.folder, "a folder, or none yet")
         free = not self.every or claim(Path(self.folder))
         require(free, "checkpoint.folder", self.folder, "one that no other process writes into")
 
@@ -98,7 +101,9 @@ class EnvStepCheckpoint(Checkpoint):
         steps_per_epoch = data_of(trainer).steps_per_epoch
         _set_progress(checkpoint["loops"]["fit_loop"], env_steps(trainer), steps_per_epoch)
         checkpoint[RUN] = {
-            "identity": self.identity(pl_module, data_of(trainer), *schedules_of(trainer)),
+            "identity": self.identity(
+                pl_module, data_of(trainer), trainer.precision, *schedules_of(trainer)
+            ),
             "run_id": trainer.logger.version if trainer.logger else None,
             "env_step": env_steps(trainer),
             "best_return": self.best_return,

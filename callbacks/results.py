@@ -9,7 +9,7 @@ import torch
 import yaml
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from lit_mbrl.errors import ConfigurationError
+from lit_mbrl.errors import ConfigurationError, require
 
 from .evaluation import Evaluated, evaluations, latest
 from .trainer import data_of
@@ -30,17 +30,26 @@ class Results(Callback):
         self.run: dict[str, Any] = {}
         self._written: Evaluated | None = None
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Make the folder.
+    def make_folder(self, seed: int, goes_on: bool) -> None:
+        """Make the folder, before there is a run.
+
+        Args:
+            seed: Of the run.
+            goes_on: Whether it continues one, whose results are then its own.
 
         Raises:
-            ConfigurationError: If it cannot be made or written to.
+            ConfigurationError: If it cannot be made or written to, or has the results of another
+                run of this seed that has ended: they would be lost.
         """
         if self.folder is None:
             return
+        path, described = (Path(self.folder, f"seed{seed}.{kind}") for kind in ("csv", "yaml"))
+        ended = described.is_file() and bool(yaml.safe_load(described.read_text())["finished"])
+        allowed = f"one without the {path.name} of a run that has ended"
+        require(goes_on or not ended, "results.folder", self.folder, allowed)
         try:
-            Path(self.folder).mkdir(parents=True, exist_ok=True)
-            self._path(trainer, "csv").open("a").close()
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.open("a").close()
         except OSError as error:
             raise ConfigurationError(
                 f"results.folder: {self.folder!r} was given ({error.strerror}); "

@@ -90,18 +90,26 @@ def is_sound(path: Path) -> bool:
         return False
 
 
-def sound(path: Path) -> Path | None:
+def sound(path: Path, known: bool) -> Path | None:
     """The checkpoint at `path`, or the one before it if that is damaged, or none.
 
     A damaged one is moved out of the way, so that it does not become the one before the next.
+
+    Args:
+        path: Of the newer one.
+        known: Whether it is a run's for certain; if not, and there is none before it, it may be any
+            file, and stays where it is.
     """
-    for candidate in (path, previous(path)):
-        if is_sound(candidate):
-            return candidate
-        if candidate.exists():
+    if is_sound(path):
+        return path
+    before = previous(path)
+    usable = is_sound(before)
+    for candidate in (path, before)[: 1 if usable else 2]:
+        if candidate.is_file():
             print(f"checkpoint {candidate} is damaged and is not used", flush=True)
-            os.replace(candidate, candidate.with_suffix(".damaged"))
-    return None
+            if usable or known:
+                os.replace(candidate, candidate.with_suffix(".damaged"))
+    return before if usable else None
 
 
 def saved_run(path: Path) -> dict[str, Any] | None:
@@ -133,14 +141,16 @@ def find(given: str, folder: Path, identity: dict[str, Any]) -> Path | None:
         names = {path.with_name("last.ckpt") for path in folder.rglob("last*.ckpt")}
         for name in sorted(names, key=_time, reverse=True):
             # Another run's is left alone; a damaged one may be this run's.
-            known = saved_run(name) or saved_run(previous(name))
-            if known is not None and known["identity"] == identity and (path := sound(name)):
+            run = saved_run(name) or saved_run(previous(name))
+            ours = run is not None and run["identity"] == identity
+            if ours and (path := sound(name, known=True)):
                 return path
         return None
-    path = sound(Path(given))
+    path = sound(Path(given), known=False)
     if path is None:
         raise ConfigurationError(
-            f"ckpt_path: {given!r} was given; allowed: 'last', or a checkpoint that is whole"
+            f"ckpt_path: {given!r} was given; allowed: 'last', or a checkpoint that is whole, "
+            "such as checkpoints/<run id>/last.ckpt"
         )
     found = saved_run(path)
     if found is None:

@@ -1,11 +1,13 @@
 """What no single class can see of a configuration: whether its parts go together."""
 
+import math
 from typing import Any
 
 from pytorch_lightning import Trainer
 
 from lit_mbrl.callbacks import Compilation, Diagnosis, Evaluation, Retraining
 from lit_mbrl.data import ReplayData
+from lit_mbrl.envs import resolve_reward
 from lit_mbrl.errors import require
 from lit_mbrl.planning import require_lookahead
 
@@ -41,6 +43,15 @@ def check(
         trainer.max_epochs,
         "an integer of at least 1",
     )
+    clipping = trainer.gradient_clip_val
+    require(
+        not clipping,
+        "trainer.gradient_clip_val",
+        clipping,
+        "null: algorithms take their gradient steps themselves, and those that clip have an option",
+    )
+    batches = trainer.accumulate_grad_batches
+    require(batches == 1, "trainer.accumulate_grad_batches", batches, "1")
     limit = trainer.limit_train_batches
     require(limit == 1.0, "trainer.limit_train_batches", limit, "1.0: data.steps_per_epoch sets it")
     every = trainer.log_every_n_steps  # type: ignore[attr-defined]
@@ -51,6 +62,19 @@ def check(
         compilation.after,
         f"null for {type(agent).__name__}, which would be compiled anew for each number of states",
     )
+    for name, value in agent.hparams.items():
+        numbers = value if isinstance(value, list | tuple) else [value]
+        finite = all(math.isfinite(number) for number in numbers if isinstance(number, float))
+        require(finite, f"model.{name}", value, "finite numbers")
+    if (reward := agent.hparams.get("reward")) is not None:
+        sizes = agent.hparams["observation_size"], agent.hparams["action_size"]
+        require(
+            getattr(resolve_reward(reward), "sizes", sizes) == sizes,
+            "model.reward",
+            reward,
+            f"null, or a function for the {sizes[0]} observations and {sizes[1]} actions of "
+            f"{data.env_id}",
+        )
     learns_model = hasattr(agent, "dynamics")
     require(
         learns_model or retraining.every == 0,

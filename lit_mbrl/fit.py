@@ -128,7 +128,7 @@ class FitCLI(LightningCLI):
         late = any(isinstance(logger, partial) for logger in loggers)
         try:
             trainer = super().instantiate_trainer(**({"logger": False} if late else {}), **kwargs)
-        except (MisconfigurationException, TypeError, ValueError) as error:
+        except (ImportError, MisconfigurationException, TypeError, ValueError) as error:
             raise ConfigurationError(f"trainer: {error}") from error
         groups = ("compilation", "retraining", "evaluation", "diagnosis")
         callbacks = [self.config_init[group] for group in groups]
@@ -137,7 +137,9 @@ class FitCLI(LightningCLI):
             line = advice(bfloat16_cost(trainer.strategy.root_device))
             if line is not None:
                 print(line, file=sys.stderr, flush=True)
-        run_id = self._find_checkpoint(trainer.max_epochs or 0)
+        run_id = self._find_checkpoint(trainer.max_epochs or 0, trainer.precision)
+        results: Results = self.config_init["results"]
+        results.make_folder(self.datamodule.seed, goes_on=run_id is not None)
         if late:
             known = {} if run_id is None else {"run_id": run_id}
             trainer.loggers = [
@@ -145,7 +147,7 @@ class FitCLI(LightningCLI):
             ]
         return trainer
 
-    def _find_checkpoint(self, max_epochs: int) -> str | None:
+    def _find_checkpoint(self, max_epochs: int, precision: str) -> str | None:
         """Settle what to go on from; returns the run that wrote it.
 
         Raises:
@@ -158,7 +160,7 @@ class FitCLI(LightningCLI):
             return None
         folder = Path(self.checkpoint.folder or "checkpoints")
         schedules = [self.config_init[group] for group in SCHEDULES]
-        identity = self.checkpoint.identity(self.model, self.datamodule, *schedules)
+        identity = self.checkpoint.identity(self.model, self.datamodule, precision, *schedules)
         self.ckpt_path = find(given, folder, identity)
         if self.ckpt_path is None:
             print(f"no checkpoint of such a run under {folder}: it begins anew", flush=True)
@@ -202,9 +204,15 @@ def build(arguments: list[str] | None = None) -> FitCLI:
         ArgumentError: If an option is unknown or its value has the wrong type.
         ConfigurationError: If a value cannot be used.
     """
-    # In a context of its own: jsonargparse leaves its parser there, and with it all that was made.
-    return copy_context().run(
-        FitCLI,
+    try:
+        # In a context of its own: jsonargparse leaves its parser there, with all that was made.
+        return copy_context().run(_build, arguments)
+    except UnicodeDecodeError as error:
+        raise ConfigurationError("config: no text was given; allowed: YAML in UTF-8") from error
+
+
+def _build(arguments: list[str] | None) -> FitCLI:
+    return FitCLI(
         Agent,
         ReplayData,
         subclass_mode_model=True,
@@ -246,6 +254,9 @@ def main(arguments: list[str] | None = None, restored: int = 0) -> int:
     forget_earlier_runs()
     keep_freed_memory()
     quieten()
+    if not arguments:
+        print(f"error: {NO_ALGORITHM}", file=sys.stderr)
+        return 2
     try:
         with Interruption() as interruption:  # before there is a run, which would never end
             cli = build(arguments)
@@ -323,7 +334,8 @@ def quieten() -> None:
     # A run goes on in mid-epoch from the data module's own state.
     warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")
     warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated.*")
-    # Lightning's tips and MLflow's database migrations.
+    # Lightning's tips, the first run's notice of its store, and MLflow's database migrations.
+    logging.getLogger("pytorch_lightning.loggers.mlflow").setLevel(logging.ERROR)
     logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
     logging.getLogger("lightning_fabric.utilities").setLevel(logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)

@@ -13,6 +13,8 @@ from pytorch_lightning.cli import LightningArgumentParser
 
 from lit_mbrl.errors import ConfigurationError, TrainingError
 
+NEGATIVE_NUMBER = re.compile(r"^-(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$", re.IGNORECASE)
+
 BASE = "lit_mbrl.algorithms.Agent"
 """What jsonargparse takes a model for whose class nobody gave."""
 
@@ -23,6 +25,11 @@ NO_ALGORITHM = (
 
 class Parser(LightningArgumentParser):
     """Lightning's parser, which reports a mistake in one readable line."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # argparse takes -1e-2 for an option of that name.
+        self._negative_number_matcher = NEGATIVE_NUMBER
 
     def add_subclass_arguments(self, *args: Any, **kwargs: Any) -> None:
         """Register the algorithm, as one that has to be given."""

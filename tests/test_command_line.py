@@ -110,7 +110,7 @@ REFUSED = {
         [*MPPVE, "--model.initial_temperature", "0"],
         ("model.initial_temperature: 0.0", "target_entropy is null"),
     ),
-    "no configuration": ([], ("", "missing; see --config")),
+    "no configuration": ([], ("model.class_path: missing", "see --config")),
     "no algorithm": (["--data.env_id", "Hopper-v5"], ("model: missing", "--config")),
     "options of no algorithm": (["--model.gamma", "0.9", *MPPVE], ("model.class_path: missing",)),
     "a key twice": (
@@ -176,6 +176,30 @@ REFUSED = {
         [*MPPVE, "--model.dynamics_weight_decay", "[0, 0]"],
         ("model.dynamics_weight_decay: [0.0, 0.0]", "5 numbers"),
     ),
+    "weight decay that lets weights grow": (
+        [*MPPVE, "--model.dynamics_weight_decay", "[-1, 0, 0, 0, 0]"],
+        ("model.dynamics_weight_decay: [-1.0", "numbers >= 0"),
+    ),
+    "an infinite number": (
+        [*MPPVE, "--model.learning_rate", ".inf"],
+        ("model.learning_rate: inf", "finite"),
+    ),
+    "a number that is none": (
+        [*MPPVE, "--model.target_entropy", ".nan"],
+        ("model.target_entropy: nan", "finite"),
+    ),
+    "a reward of another task": (
+        ["--config", str(CONF / "pets.yaml"), "--data.env_id", "Hopper-v5"],
+        ("model.reward: 'lit_mbrl.envs.rewards.balanced_pendulum'", "null", "11", "Hopper-v5"),
+    ),
+    "clipping by the trainer": (
+        [*MPPVE, "--trainer.gradient_clip_val", "1"],
+        ("trainer.gradient_clip_val: 1.0", "null"),
+    ),
+    "a file for a folder of checkpoints": (
+        [*MPPVE, "--checkpoint.folder", str(CONF / "mppve.yaml")],
+        ("checkpoint.folder:", "a folder"),
+    ),
     "two devices": (
         [*MPPVE, "--trainer.accelerator", "cpu", "--trainer.devices", "2"],
         ("trainer.devices: 2", "1, for the time being"),
@@ -196,6 +220,10 @@ REFUSED = {
     "compiling steps of changing shapes": (
         ["--config", str(CONF / "sacmve.yaml"), "--compilation.after", "250"],
         ("compilation.after: 250", "null for SACMVE"),
+    ),
+    "compiling plans that stop": (
+        ["--config", str(CONF / "mpdp.yaml"), "--compilation.after", "250"],
+        ("compilation.after: 250", "null for MPDP"),
     ),
     "compiling a longer expansion": (
         ["--config", str(CONF / "s2vg.yaml"), "--model.horizon", "2", "--compilation.after", "0"],
@@ -356,3 +384,16 @@ def test_later_values_override(empty: Path, tmp_path: Path) -> None:
     assert cli.datamodule.batch_size == 256  # the first file's
     assert cli.model.hparams["observation_size"] == 11  # the task's
     assert cli.model.hparams["termination"] == "lit_mbrl.envs.termination.hopper"
+
+
+def test_negative_numbers_may_have_exponents(empty: Path) -> None:
+    assert build([*MPPVE, "--model.target_entropy", "-1e-2"]).model.target_entropy == -0.01 * 3
+
+
+def test_a_file_that_is_no_text_is_one_line(
+    empty: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "binary.yaml"
+    file.write_bytes(bytes(range(128, 256)))
+    status = main(["--config", str(file)])
+    assert_refused(status, *capsys.readouterr(), ("config:", "UTF-8"))

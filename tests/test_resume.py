@@ -29,8 +29,9 @@ from tiny import (
     options,
 )
 
-from lit_mbrl.checkpoints import RUN, is_sound, read
+from lit_mbrl.checkpoints import RUN, find, is_sound, read
 from lit_mbrl.envs import TASKS, Resumable, make_gym_env
+from lit_mbrl.errors import ConfigurationError
 from lit_mbrl.fit import main
 from lit_mbrl.interruption import Interruption
 
@@ -301,6 +302,18 @@ def test_a_damaged_checkpoint_is_not_used(
     assert again.lines[0] == f"checkpoint {last} is damaged and is not used"
     assert again.lines[1].startswith(f"going on from {tmp_path}/last.previous.ckpt")
     lost(transitions_lost(again.checkpoints / "last.ckpt"), metrics_lost(again, sac, after=70))
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_what_is_no_checkpoint_stays_where_it_is(kind: str, tmp_path: Path) -> None:
+    given = tmp_path / "given"
+    if kind == "file":
+        given.write_text("somebody's work")
+    else:
+        given.mkdir()
+    with pytest.raises(ConfigurationError, match=r"ckpt_path.*whole"):
+        find(str(given), tmp_path, {})
+    assert list(tmp_path.iterdir()) == [given]
 
 
 def test_every_flipped_bit_of_a_tensor_is_found(tmp_path: Path) -> None:

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from tiny import CONF, TINY, TINY_MODEL, Run, execute, learned
+from tiny import CONF, TINY, TINY_MODEL, Run, execute, learned, options
 
 from lit_mbrl.checkpoints import RUN
+from lit_mbrl.fit import main
 
 PHASES = {"collect", "update", "fit", "imagine", "evaluate", "diagnose", "checkpoint"}
 METRICS = {
@@ -173,6 +174,18 @@ def test_results_are_written(run: Run) -> None:
     assert said["finished"] is True
     assert said["configuration"] == run.config
     assert {"command", "commit", "machine"} <= set(said)
+
+
+def test_results_of_a_run_that_has_ended_are_not_written_over(
+    run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(run.folder)
+    results = run.folder / "results" / run.algorithm.lower()
+    before = {path: path.read_bytes() for path in (results / "seed0.csv", results / "seed0.yaml")}
+    config = CONF / f"{run.algorithm.lower()}.yaml"
+    assert main(["--config", str(config), *options(run.overrides)]) == 2
+    assert "results.folder" in capsys.readouterr().err
+    assert all(path.read_bytes() == content for path, content in before.items())
 
 
 def test_the_stored_configuration_repeats_the_run(mppve: Run, tmp_path: Path) -> None:

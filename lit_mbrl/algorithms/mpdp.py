@@ -75,6 +75,8 @@ class MPDP(SoftActorCritic):
         fit_patience: Epochs of a fit without improvement before it stops.
     """
 
+    fixed_shapes = False  # the plans that have not stopped
+
     def __init__(
         self,
         observation_size: int,

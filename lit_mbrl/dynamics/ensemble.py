@@ -67,6 +67,12 @@ class Dynamics(nn.Module):
             f"{len(hidden_sizes) + 1} numbers, one a layer of model.dynamics_hidden_sizes",
         )
         require(
+            all(decay >= 0 for decay in weight_decay),
+            "model.dynamics_weight_decay",
+            list(weight_decay),
+            "numbers >= 0",
+        )
+        require(
             all(size >= 1 for size in hidden_sizes),
             "model.dynamics_hidden_sizes",
             list(hidden_sizes),

@@ -16,12 +16,24 @@ from lit_mbrl.errors import import_function
 Reward = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
+def reads(observation_size: int, action_size: int) -> Callable[[Reward], Reward]:
+    """Mark a reward by the sizes (S, A) that it is for, so that no other task is given it."""
+
+    def mark(reward: Reward) -> Reward:
+        reward.sizes = (observation_size, action_size)  # type: ignore[attr-defined]
+        return reward
+
+    return mark
+
+
+@reads(4, 1)
 def inverted_pendulum(observation: Tensor, action: Tensor, next_observation: Tensor) -> Tensor:
     """1 for a step that does not end the episode, else 0 (InvertedPendulum-v5)."""
     ended = termination.inverted_pendulum(observation, action, next_observation)
     return (~ended).to(next_observation.dtype)
 
 
+@reads(4, 1)
 def balanced_pendulum(observation: Tensor, action: Tensor, next_observation: Tensor) -> Tensor:
     """How near the pole's tip is to its place above the middle of the rail (InvertedPendulum-v5).
 
@@ -35,6 +47,7 @@ def balanced_pendulum(observation: Tensor, action: Tensor, next_observation: Ten
     return (-distance / 0.6**2).exp() - 0.01 * action.square().sum(-1)
 
 
+@reads(4, 1)
 def centred_pendulum(observation: Tensor, action: Tensor, next_observation: Tensor) -> Tensor:
     """How far the pole is from falling, and the cart from the rail's end (InvertedPendulum-v5).
 
@@ -46,6 +59,7 @@ def centred_pendulum(observation: Tensor, action: Tensor, next_observation: Tens
     return 1 - (angle / 0.2).square() - position.square()
 
 
+@reads(17, 6)
 def halfcheetah(observation: Tensor, action: Tensor, next_observation: Tensor) -> Tensor:
     """Forward velocity less 0.1 |a|^2 (HalfCheetah-v5).
 
