@@ -34,7 +34,7 @@ class Trained(NamedTuple):
 
 
 def load(path: Path) -> Trained:
-    """Read `best.ckpt` or `last.ckpt` of a run of `lit_mbrl.fit`, of which nothing is executed.
+    """Read `best.ckpt` or `last.ckpt` of a run of `lit_mbrl.fit`; nothing is unpickled.
 
     Raises:
         ConfigurationError: If there is no such file, it is damaged, of another program, or of an

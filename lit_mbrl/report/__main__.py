@@ -1,4 +1,4 @@
-"""Compare runs: `python -m lit_mbrl.report --results results`."""
+"""Compare runs: `python -m lit_mbrl.report --results results --algorithms 'mppve*' mbpo sac`."""
 
 import shlex
 import sys
