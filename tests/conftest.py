@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -46,6 +47,14 @@ def elsewhere(build_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     # Lightning warns of arguments that do not come from the process's own command line.
     monkeypatch.setattr(sys, "argv", ["fit"])
+
+
+@pytest.fixture(scope="module")
+def sac(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """SAC's run of two epochs, without a stop."""
+    from resuming import start  # it imports torch
+
+    return start("SAC", tmp_path_factory.mktemp("sac"))
 
 
 @pytest.fixture

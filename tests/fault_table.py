@@ -64,7 +64,8 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=50)
     kills = parser.parse_args().kills
     tally = Tally()
-    pytest.main(["-p", "no:cacheprovider", str(Path(__file__).parent)], [tally])
+    here = str(Path(__file__).parent)
+    pytest.main(["-p", "no:cacheprovider", "--numprocesses", "0", here], [tally])
     rows = {**tally.rows}
     with tempfile.TemporaryDirectory() as folder:
         outcome = kill_and_go_on(Path(folder), kills, epochs=40)

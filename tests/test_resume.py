@@ -1,12 +1,7 @@
 """A run that was stopped and goes on is the run that was never stopped."""
 
-import os
-import re
 import shutil
-import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +9,12 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from kill_and_go_on import MOMENTS, kill_and_go_on
-from mlflow.tracking import MlflowClient
+from resuming import metrics_lost, overrides, start, transitions_lost
 from tiny import (
     CONF,
-    TINY,
-    TINY_MODEL,
-    TINY_PLANNER,
     Lost,
     Run,
-    execute,
     learned,
-    only_run,
     options,
 )
 
@@ -33,31 +22,6 @@ from lit_mbrl.checkpoints import RUN, find, is_sound, read
 from lit_mbrl.envs import TASKS, Resumable, make_gym_env
 from lit_mbrl.errors import ConfigurationError
 from lit_mbrl.fit import main
-from lit_mbrl.interruption import Interruption
-
-
-def overrides(algorithm: str) -> dict[str, Any]:
-    """Two epochs of 40 steps, saved every 7: in mid-epoch, and between two fits.
-
-    MBPO's begin to run compiled in the midst of the first.
-    """
-    return {
-        **{k: v for k, v in TINY.items() if algorithm != "PETS" or k != "model.hidden_sizes"},
-        **({} if algorithm == "SAC" else TINY_MODEL),
-        **({"compilation.after": 20} if algorithm == "MBPO" else {}),
-        **(TINY_PLANNER if algorithm == "PETS" else {}),
-        "data.env_id": "Hopper-v5",
-        "checkpoint.every": 7,
-        "trainer.max_epochs": 2,
-        "trainer.log_every_n_steps": 1,
-        "results.folder": "results",
-    }
-
-
-def start(algorithm: str, folder: Path, **changed: Any) -> Run:
-    folder.mkdir(exist_ok=True)
-    config = CONF / f"{algorithm.lower()}.yaml"
-    return execute(algorithm, folder, config, {**overrides(algorithm), **changed})
 
 
 def assert_same(one: Any, other: Any, name: str) -> None:
@@ -85,33 +49,12 @@ def rows(run: Run) -> list[str]:
     return [line.rpartition(",")[0] for line in text.splitlines()]
 
 
-def transitions_lost(path: Path) -> int:
-    """How many transitions a checkpoint lacks."""
-    saved = read(path)[RUN]
-    return TINY["data.warmup_steps"] + saved["env_step"] - saved["data"]["replay"]["steps"]
-
-
-def metrics_lost(run: Run, whole: Run, after: int = -1) -> int:
-    """How many metrics of a whole run another one lacks, or has otherwise in the last bit."""
-    found = learned(run)
-    return sum(
-        found.get(name, {}).get(step) != value
-        for name, values in learned(whole, after).items()
-        for step, value in values.items()
-    )
-
-
 @pytest.fixture(scope="module", params=["MPPVE", "MBPO", "SAC", "PETS"])
 def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """80 steps without a stop."""
     run = start(request.param, tmp_path_factory.mktemp(request.param))
     assert run.status == 0
     return run
-
-
-@pytest.fixture(scope="module")
-def sac(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return start("SAC", tmp_path_factory.mktemp("sac"))
 
 
 def test_a_continued_run_logs_the_same_numbers(whole: Run, tmp_path: Path) -> None:
@@ -143,145 +86,6 @@ def test_a_run_that_ended_at_an_epochs_end_is_taken_further(whole: Run, tmp_path
     # There was no best.ckpt where it went on, so that the next evaluation was the best.
     found[RUN]["best_return"] = expected[RUN]["best_return"]
     assert_same(found, expected, "checkpoint")
-
-
-def process(folder: Path, algorithm: str, values: dict[str, Any]) -> subprocess.Popen[str]:
-    """A run in a process of its own."""
-    config = CONF / f"{algorithm.lower()}.yaml"
-    return subprocess.Popen(
-        [sys.executable, "-m", "lit_mbrl.fit", "--config", str(config), *options(values)],
-        cwd=folder,
-        env={key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-@pytest.mark.fault("{number.name}")
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_a_signal_ends_the_run_after_a_checkpoint(
-    number: signal.Signals, tmp_path: Path, lost: Lost
-) -> None:
-    """And `last` goes on from it, to the numbers of a run that was never stopped."""
-    values = {**overrides("SAC"), "trainer.max_epochs": 1000, "checkpoint.every": 100_000}
-    running = process(tmp_path, "SAC", values)
-    assert running.stdout is not None
-    assert "environment step 20" in running.stdout.readline()
-    running.send_signal(number)
-    _, err = running.communicate(timeout=120)
-    assert running.returncode == 128 + number
-    assert f"{number.name}: finishing this environment step" in err
-    assert "Traceback" not in err
-    said = re.fullmatch(
-        r".* after environment step (\d+); .*--ckpt_path last", err.splitlines()[-1]
-    )
-    assert said, err
-    step = int(said[1])
-    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
-    experiment = client.get_experiment_by_name("lit_mbrl")
-    assert experiment is not None
-    (stopped,) = client.search_runs([experiment.experiment_id])
-    assert stopped.info.status == "KILLED"
-    (path,) = tmp_path.rglob("last.ckpt")
-    assert read(path)[RUN]["env_step"] == step
-    transitions = transitions_lost(path)
-    epochs = step // 40 + 1
-    again = start("SAC", tmp_path, ckpt_path="last", **{"trainer.max_epochs": epochs})
-    assert again.run_id == stopped.info.run_id
-    assert client.get_run(again.run_id).info.status == "FINISHED"
-    never = start("SAC", tmp_path, **{"trainer.max_epochs": epochs})
-    lost(transitions, metrics_lost(again, never))
-
-
-SIGNALLED = """
-import os, signal
-import gymnasium
-from gymnasium.envs.mujoco.inverted_pendulum_v5 import InvertedPendulumEnv
-
-gymnasium.register("Pole-v0", InvertedPendulumEnv, max_episode_steps=1000)
-os.kill(os.getpid(), signal.SIGTERM)
-"""
-
-
-def test_a_signal_before_there_is_a_run_ends_it_as_any_other(tmp_path: Path) -> None:
-    """It comes while the task is imported; the run that is then made does not stay RUNNING."""
-    (tmp_path / "signalled.py").write_text(SIGNALLED)
-    values = {**overrides("SAC"), "data.env_id": "signalled:Pole-v0"}
-    running = process(tmp_path, "SAC", values)
-    _, err = running.communicate(timeout=120)
-    assert running.returncode == 128 + signal.SIGTERM, err
-    assert err.splitlines()[-1].startswith("SIGTERM after environment step 1;")
-    assert only_run(f"sqlite:///{tmp_path}/mlflow.db").info.status == "KILLED"
-
-
-def test_nohup_keeps_a_run_from_hanging_up(tmp_path: Path) -> None:
-    with Interruption() as interruption:
-        signal.raise_signal(signal.SIGHUP)
-    assert interruption.signum == signal.SIGHUP
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        with Interruption() as interruption:
-            signal.raise_signal(signal.SIGHUP)
-    finally:
-        signal.signal(signal.SIGHUP, before)
-    assert interruption.signum is None
-
-
-KILLED = """
-import os, signal, sys
-from lit_mbrl import fit
-from lit_mbrl.callbacks import registration
-
-registration.register = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
-fit.main(sys.argv[1:])
-"""
-
-
-def test_a_run_that_is_killed_at_its_end_does_what_is_left(tmp_path: Path) -> None:
-    """It dies after its last step, before its policy is registered, and goes on."""
-    values = {**overrides("SAC"), "registration.enabled": True, "checkpoint.every": 20}
-    words = ["--config", str(CONF / "sac.yaml"), *options(values)]
-    killed = subprocess.run([sys.executable, "-c", KILLED, *words], cwd=tmp_path)
-    assert killed.returncode == -signal.SIGKILL
-    again = start("SAC", tmp_path, **{**values, "ckpt_path": "last"})
-    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
-    (version,) = client.search_model_versions("")
-    assert version.run_id == again.run_id
-    assert client.get_run(again.run_id).info.status == "FINISHED"
-    assert list(again.metrics["eval/return_mean"]) == [20, 40, 60, 80]
-
-
-def caught(pid: int, number: signal.Signals) -> bool:
-    """Whether a process has a handler for a signal."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    found = re.search(r"SigCgt:\s*(\w+)", status)
-    return found is not None and bool(int(found[1], 16) >> (number - 1) & 1)
-
-
-@pytest.mark.fault("a second signal")
-def test_a_second_signal_ends_the_process_at_once(sac: Run, tmp_path: Path, lost: Lost) -> None:
-    """In the middle of a step that would take minutes, after which the run goes on as if none."""
-    checkpoint = sac.checkpoints / "last.previous.ckpt"
-    values = {**overrides("SAC"), "data.updates_per_step": 1_000_000, "ckpt_path": checkpoint}
-    running = process(tmp_path, "SAC", values)
-    assert running.stderr is not None
-    while not (tmp_path / "mlflow.db").exists():
-        assert running.poll() is None
-        time.sleep(0.1)
-    while not caught(running.pid, signal.SIGTERM):
-        assert running.poll() is None
-        time.sleep(0.1)
-    running.send_signal(signal.SIGINT)
-    said = ""
-    while "once more to end at once" not in said:
-        said = running.stderr.readline()
-        assert running.poll() is None
-    running.send_signal(signal.SIGINT)
-    assert running.wait(timeout=30) == 128 + signal.SIGINT
-    assert not list(tmp_path.rglob("last.ckpt"))
-    again = start("SAC", tmp_path, ckpt_path=checkpoint)
-    lost(transitions_lost(again.checkpoints / "last.ckpt"), metrics_lost(again, sac, after=70))
 
 
 @pytest.mark.fault("newest checkpoint: {damage}")
@@ -386,34 +190,6 @@ def test_last_is_of_a_run_with_the_same_settings(tmp_path: Path) -> None:
     assert again.run_id == first.run_id
 
 
-def test_two_processes_do_not_train_the_same_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """The second is refused in one line, until the first has gone, however it went."""
-    values = {**overrides("SAC"), "trainer.max_epochs": 1000}
-    first = process(tmp_path, "SAC", values)
-    assert first.stdout is not None
-    assert "environment step 20" in first.stdout.readline()
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["fit"])
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    second = ["--config", str(CONF / "sac.yaml"), *options({**values, "ckpt_path": "last"})]
-    assert main(second) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("error: ckpt_path: ")
-    assert line.endswith("allowed: a checkpoint of a run that no other process trains")
-    folder = next(tmp_path.rglob("lock")).parent
-    third = options({**values, "checkpoint.folder": folder})
-    assert main(["--config", str(CONF / "sac.yaml"), *third]) == 2
-    assert f"checkpoint.folder: '{folder}' was given" in capsys.readouterr().err
-    assert first.poll() is None
-    first.kill()
-    first.communicate()
-    step = read(folder / "last.ckpt")[RUN]["env_step"]
-    again = start("SAC", tmp_path, ckpt_path="last", **{"trainer.max_epochs": step // 40 + 1})
-    assert again.run_id == folder.name
-
-
 def test_a_complete_run_has_nothing_to_go_on_with(
     sac: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -494,10 +270,3 @@ def test_a_task_goes_on_bit_for_bit(env_id: str) -> None:
             if (first[2] or first[3]) and _ < 6:
                 observation, _info = env.reset()
                 np.testing.assert_array_equal(copy.reset()[0], observation)
-
-
-def test_kill_9_loses_nothing(tmp_path: Path) -> None:
-    """The short form of tests/kill_and_go_on.py: one kill at each kind of moment."""
-    outcome = kill_and_go_on(tmp_path, kills=3, epochs=5, longest=2)
-    lost = {"transitions lost": 0, "metrics lost": 0, "metrics wrong": 0}
-    assert outcome == {**dict.fromkeys(MOMENTS, 1), **lost}
