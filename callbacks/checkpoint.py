@@ -50,6 +50,8 @@ class EnvStepCheckpoint(Checkpoint):
     ):
         require(every >= 0, "checkpoint.every", every, "an integer >= 0; 0 writes none")
         require(restores >= 0, "checkpoint.restores", restores, "an integer >= 0")
+        is_file = folder is not None and Path(folder).is_file()
+        require(not is_file, "checkpoint.folder", folder, "a folder, or a path that is free")
         self.folder, self.every, self.restores, self.upload = folder, every, restores, upload
         self.restored = 0
         self.started = False  # before, there is nothing to save
@@ -84,13 +86,11 @@ class EnvStepCheckpoint(Checkpoint):
         """Name the folder after the run, and keep other processes out of it.
 
         Raises:
-            ConfigurationError: If it is a file, or another process trains the run.
+            ConfigurationError: If another one trains the run.
         """
         if self.folder is None:
             version = trainer.logger.version if trainer.logger else None
             self.folder = str(Path("checkpoints", str(version or "unnamed")))
-        is_file = Path(self.folder).is_file()
-        require(not is_file, "checkpoint.folder", self.folder, "a folder, or none yet")
         free = not self.every or claim(Path(self.folder))
         require(free, "checkpoint.folder", self.folder, "one that no other process writes into")
 

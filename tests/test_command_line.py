@@ -194,7 +194,7 @@ REFUSED = {
     ),
     "clipping by the trainer": (
         [*MPPVE, "--trainer.gradient_clip_val", "1"],
-        ("trainer.gradient_clip_val: 1.0", "null"),
+        ("trainer.gradient_clip_val: 1 was given", "null"),
     ),
     "a file for a folder of checkpoints": (
         [*MPPVE, "--checkpoint.folder", str(CONF / "mppve.yaml")],
