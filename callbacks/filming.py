@@ -8,6 +8,7 @@ from typing import Any
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from lit_mbrl.envs import Resumable, make_gym_env
+from lit_mbrl.errors import one_line
 from lit_mbrl.tracking import RunLogger
 from lit_mbrl.video import Film
 
@@ -44,4 +45,4 @@ class Filming(Callback):
                     env.close()
                 trainer.logger.log_file(path, "videos")
         except Exception as error:  # of any kind: it depends on what is missing
-            print("no film of the policy:", " ".join(str(error).split()), file=sys.stderr)
+            print("no film of the policy:", one_line(error), file=sys.stderr)

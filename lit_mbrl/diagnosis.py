@@ -6,7 +6,6 @@ outputs of the model, the S changes of the observation and the reward.
 """
 
 import math
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from lit_mbrl.dynamics import Dynamics
 from lit_mbrl.held_out import own_randomness, segments
+from lit_mbrl.objectives.path import Step
 
 LEVELS = torch.arange(1, 20) / 20
 """Of the central intervals whose coverage is counted: 5% to 95%."""
@@ -26,7 +26,6 @@ ROLLOUTS = 1000
 EPISODE_STEPS, EPISODE_ROLLOUTS = 50, 20
 """Length of the real episode that is overlaid, and imagined ones over it."""
 
-Step = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 """A model's step, see `Dynamics.step`."""
 
 

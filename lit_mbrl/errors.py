@@ -5,6 +5,11 @@ from importlib import import_module
 from typing import Any
 
 
+def one_line(value: object) -> str:
+    """What it is as text, on one line."""
+    return " ".join(str(value).split())
+
+
 class ConfigurationError(ValueError):
     """A value the user gave cannot be used; `fit` prints its one line and exits."""
 
@@ -44,9 +49,8 @@ def import_function(option: str, path: str, allowed: str) -> Callable[..., Any]:
         function: Callable[..., Any] | None = getattr(import_module(module), name, None)
     # `import_module` refuses a relative name with a TypeError, an empty one with a ValueError.
     except (ImportError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())
         raise ConfigurationError(
-            f"{option}: {path!r} was given ({reason}); allowed: {allowed}"
+            f"{option}: {path!r} was given ({one_line(error)}); allowed: {allowed}"
         ) from error
     if not callable(function):
         raise ConfigurationError(f"{option}: {path!r} was given; allowed: {allowed}")

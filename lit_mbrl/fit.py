@@ -35,7 +35,13 @@ from lit_mbrl.callbacks.evaluation import latest
 from lit_mbrl.checkpoints import RUN, claim, find, read, release
 from lit_mbrl.checks import check
 from lit_mbrl.data import ReplayData
-from lit_mbrl.errors import ConfigurationError, DivergenceError, TrainingError, require
+from lit_mbrl.errors import (
+    ConfigurationError,
+    DivergenceError,
+    TrainingError,
+    one_line,
+    require,
+)
 from lit_mbrl.interruption import Interrupted, Interruption
 from lit_mbrl.parser import BASE, NO_ALGORITHM, Parser
 from lit_mbrl.precision import advice, bfloat16_cost
@@ -268,7 +274,7 @@ def main(arguments: list[str] | None = None, restored: int = 0) -> int:
             cli.checkpoint.interruption = interruption
             cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=cli.ckpt_path)
     except (ArgumentError, ConfigurationError) as error:
-        print("error:", " ".join(str(error).split()), file=sys.stderr)
+        print("error:", one_line(error), file=sys.stderr)
         return 2
     except MlflowException as error:  # metrics can be kept for later, a run has to be begun
         reason = str(error).partition("\n")[0]

@@ -11,7 +11,7 @@ import yaml
 from jsonargparse import ArgumentError, get_loader, set_loader
 from pytorch_lightning.cli import LightningArgumentParser
 
-from lit_mbrl.errors import ConfigurationError, TrainingError
+from lit_mbrl.errors import ConfigurationError, TrainingError, one_line
 
 NEGATIVE_NUMBER = re.compile(r"^-(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$", re.IGNORECASE)
 
@@ -78,10 +78,10 @@ def command(
     try:
         function(**parser.instantiate_classes(parser.parse_args(arguments)).as_dict())
     except (ArgumentError, ConfigurationError) as error:
-        print("error:", " ".join(str(error).split()), file=sys.stderr)
+        print("error:", one_line(error), file=sys.stderr)
         return 2
     except TrainingError as error:
-        print("error:", " ".join(str(error).split()), file=sys.stderr)
+        print("error:", one_line(error), file=sys.stderr)
         return 1
     return 0
 

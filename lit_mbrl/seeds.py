@@ -18,7 +18,7 @@ from jsonargparse import ArgumentError
 from tqdm import tqdm
 
 from lit_mbrl.callbacks.progress import FOLLOWED
-from lit_mbrl.errors import ConfigurationError, require
+from lit_mbrl.errors import ConfigurationError, one_line, require
 from lit_mbrl.fit import FitCLI, build, quieten
 from lit_mbrl.interruption import signals
 from lit_mbrl.recording import current_commit
@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
         # The logger of the run that is never begun is the parent of the seeds' runs.
         cli = build([*options, "--seed_everything", str(given.seeds[0])])
     except (ArgumentError, ConfigurationError) as error:
-        print("error:", " ".join(str(error).split()), file=sys.stderr)
+        print("error:", one_line(error), file=sys.stderr)
         return 2
     parent = next((made for made in cli.trainer.loggers if isinstance(made, RunLogger)), None)
     if parent is not None:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from lit_mbrl.algorithms import Agent
 from lit_mbrl.checkpoints import is_sound, read
-from lit_mbrl.errors import ConfigurationError, require
+from lit_mbrl.errors import ConfigurationError, one_line, require
 from lit_mbrl.planning import Planner
 
 
@@ -61,10 +61,9 @@ def load(path: Path) -> Trained:
         agent = algorithm(**given)
         agent.load_state_dict(weights)
     except (TypeError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
         raise ConfigurationError(
             f"checkpoint: {str(path)!r} was given; allowed: a checkpoint of {class_path} as it is "
-            f"now ({reason})"
+            f"now ({one_line(error)})"
         ) from error
     return Trained(agent.eval(), *found)
 

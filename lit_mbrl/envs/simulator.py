@@ -19,7 +19,7 @@ from gymnasium.wrappers import (
     TimeLimit,
 )
 
-from lit_mbrl.errors import DivergenceError, TaskError
+from lit_mbrl.errors import DivergenceError, TaskError, one_line
 
 INTEGRATION = mujoco.mjtState.mjSTATE_INTEGRATION
 
@@ -67,7 +67,7 @@ class Resumable(Wrapper[Any, Any, Any, Any]):
                 the declared shape and a finite reward.
         """
         if not np.all(np.isfinite(action)):
-            raise DivergenceError(f"the policy's action is {_one_line(action)}")
+            raise DivergenceError(f"the policy's action is {one_line(action)}")
         with self._blame("step"):
             observation, reward, terminated, truncated, info = self.env.step(action)
             self._check(observation)
@@ -141,7 +141,7 @@ class Resumable(Wrapper[Any, Any, Any, Any]):
             self._broken = True
             if isinstance(error, TaskError):
                 raise
-            raise TaskError(f"the task's {method} failed: {_one_line(repr(error))}") from error
+            raise TaskError(f"the task's {method} failed: {one_line(repr(error))}") from error
 
     def _check(self, observation: Any) -> None:
         shape = self.observation_space.shape
@@ -150,7 +150,7 @@ class Resumable(Wrapper[Any, Any, Any, Any]):
                 f"the task returned an observation of shape {np.shape(observation)}, not {shape}"
             )
         if not np.isfinite(observation).all():
-            raise TaskError(f"the task returned the observation {_one_line(observation)}")
+            raise TaskError(f"the task returned the observation {one_line(observation)}")
 
     def _can_be_saved(self) -> bool:
         task = self.unwrapped
@@ -195,10 +195,6 @@ def _from_text(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _from_text(inner) for key, inner in value.items()}
     return int(value) if value.isdigit() else value
-
-
-def _one_line(value: object) -> str:
-    return " ".join(str(value).split())
 
 
 def _plain(value: Any) -> Any:

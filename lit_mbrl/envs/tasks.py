@@ -10,7 +10,7 @@ from gymnasium.spaces import Box, Space
 from gymnasium.wrappers import RescaleAction
 
 from lit_mbrl.envs.termination import LEARNED, resolve
-from lit_mbrl.errors import ConfigurationError, require
+from lit_mbrl.errors import ConfigurationError, one_line, require
 
 
 @dataclass(frozen=True)
@@ -78,17 +78,17 @@ def make_gym_env(env_id: str, env_kwargs: dict[str, Any] | None = None) -> gymna
         env = gymnasium.make(env_id, **{**defaults, **(env_kwargs or {})})
     except TypeError as error:
         raise ConfigurationError(
-            f"data.env_kwargs: {env_kwargs!r} was given ({_one_line(error)}); "
+            f"data.env_kwargs: {env_kwargs!r} was given ({one_line(error)}); "
             f"allowed: arguments of the constructor of {env_id}"
         ) from error
     except (gymnasium.error.Error, ImportError) as error:
         raise ConfigurationError(
-            f"data.env_id: {env_id!r} was given ({_one_line(error)}); "
+            f"data.env_id: {env_id!r} was given ({one_line(error)}); "
             f"allowed: a task in gymnasium's registry or 'module:Name-v0'{_suggestion(env_id)}"
         ) from error
     _require_vector(env_id, "observation", env.observation_space)
     actions = _require_vector(env_id, "action", env.action_space)
-    bounded = f"a task whose actions lie between finite bounds, not {_one_line(actions)}"
+    bounded = f"a task whose actions lie between finite bounds, not {one_line(actions)}"
     require(actions.is_bounded(), "data.env_id", env_id, bounded)
     # Bounds of the space's own precision: gymnasium warns when it has to round them.
     one = np.ones(actions.shape, actions.dtype)
@@ -118,7 +118,7 @@ def _require_vector(env_id: str, name: str, space: Space[Any]) -> Box:
         return space
     raise ConfigurationError(
         f"data.env_id: {env_id!r} was given; allowed: a task whose {name}s are vectors of "
-        f"continuous numbers, not {_one_line(space)}"
+        f"continuous numbers, not {one_line(space)}"
     )
 
 
@@ -128,7 +128,3 @@ def _suggestion(env_id: str) -> str:
     others = [registered for registered in gymnasium.registry if registered != name]
     close = difflib.get_close_matches(name, others)
     return f", such as {', '.join(close)}" if close else ""
-
-
-def _one_line(value: object) -> str:
-    return " ".join(str(value).split())

@@ -9,6 +9,7 @@ from torch import Tensor
 from lit_mbrl.dynamics import Dynamics, FrozenNetworks
 from lit_mbrl.envs import Reward
 from lit_mbrl.errors import require
+from lit_mbrl.objectives.path import Step
 
 Sampling = Literal["ts1", "ts_infinity", "mean", "elite"]
 """How particles go through the ensemble.
@@ -18,8 +19,6 @@ Sampling = Literal["ts1", "ts_infinity", "mean", "elite"]
 - `elite`: all particles are of one elite, drawn at random for each call.
 - `mean`: no noise, the mean of the elites' means; all particles would be the same, so there is one.
 """
-
-Step = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 
 UNDEFINED = -1e9
 """The return of a particle whose prediction is infinite or undefined."""
