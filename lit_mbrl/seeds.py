@@ -43,7 +43,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         given, options = parse(arguments)
         # The logger of the run that is never begun is the parent of the seeds' runs.
-        cli = build([*options, "--seed_everything", str(given.seeds[0])])
+        never = ["--seed_everything", str(given.seeds[0]), "--results.folder", "null"]
+        cli = build([*options, *never])
     except (ArgumentError, ConfigurationError) as error:
         print("error:", one_line(error), file=sys.stderr)
         return 2

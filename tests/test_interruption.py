@@ -56,7 +56,7 @@ def test_a_signal_ends_the_run_after_a_checkpoint(
     again = start("SAC", tmp_path, ckpt_path="last", **{"trainer.max_epochs": epochs})
     assert again.run_id == stopped.info.run_id
     assert client.get_run(again.run_id).info.status == "FINISHED"
-    never = start("SAC", tmp_path, **{"trainer.max_epochs": epochs})
+    never = start("SAC", tmp_path / "never", **{"trainer.max_epochs": epochs})
     lost(transitions, metrics_lost(again, never))
 
 

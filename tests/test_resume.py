@@ -183,7 +183,8 @@ def test_last_is_of_a_run_with_the_same_settings(tmp_path: Path) -> None:
     """Another learning rate is another run, and leaves the first one's checkpoint alone."""
     first = start("SAC", tmp_path, **{"trainer.max_epochs": 1})
     faster = {"model.learning_rate": 1e-3}
-    other = start("SAC", tmp_path, ckpt_path="last", **faster, **{"trainer.max_epochs": 1})
+    changed = {**faster, "trainer.max_epochs": 1, "results.folder": "others"}
+    other = start("SAC", tmp_path, ckpt_path="last", **changed)
     assert other.run_id != first.run_id
     assert other.lines[0].startswith("no checkpoint of such a run")
     again = start("SAC", tmp_path, ckpt_path="last")
