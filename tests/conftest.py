@@ -15,11 +15,37 @@ import pytest
 # is imported, and inherited by the processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import torch
+
 # Under nohup it would be ignored, also by the processes that tests start and hang up on.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # TorchRL reports every storage it allocates.
 logging.getLogger("torchrl").setLevel(logging.WARNING)
+
+LONGEST = (
+    "test_benchmarks.py",
+    "test_interruption.py",
+    "test_seeds.py",
+    "test_compilation.py",
+    "test_your_own_task.py",
+    "test_wheel.py",
+    "test_tracking.py",
+    "test_resume.py",
+)
+"""Files that take minutes; one that began last would leave the other processes without work."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first."""
+    first = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: first.get(item.path.name, len(LONGEST)))
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """What a test draws does not depend on the tests before it in its process."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture

@@ -193,8 +193,8 @@ REFUSED = {
         ("model.reward: 'lit_mbrl.envs.rewards.balanced_pendulum'", "null", "11", "Hopper-v5"),
     ),
     "clipping by the trainer": (
-        [*MPPVE, "--trainer.gradient_clip_val", "1"],
-        ("trainer.gradient_clip_val: 1 was given", "null"),
+        [*MPPVE, "--trainer.gradient_clip_val", "0.5"],
+        ("trainer.gradient_clip_val: 0.5 was given", "null"),
     ),
     "a file for a folder of checkpoints": (
         [*MPPVE, "--checkpoint.folder", str(CONF / "mppve.yaml")],
