@@ -123,4 +123,4 @@ def check(
         if agent.learns_from_batches
         else f"0 for {type(agent).__name__}, which learns nothing between two fits",
     )
-    agent.check_batch(data.real_rows, data.imagined_rows)
+    agent.expect_batches(data.real_rows, data.imagined_rows)

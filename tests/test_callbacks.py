@@ -57,7 +57,8 @@ class Traced(MPPVE):
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
         data: Any = self.trainer.datamodule  # type: ignore[union-attr]
-        real = batch["real"].sum(1).tolist()
+        happened = data.replay.transitions()["next", "observation"]
+        real = (batch["next", "observation"].unsqueeze(2) == happened).all(-1).any(-1).tolist()
         size = len(data.imagined), data.imagined.capacity
         self.diary.entries.append(("train", self.env_steps, len(data.replay), real, size))
         super().training_step(batch, batch_idx)
@@ -132,11 +133,11 @@ def test_a_fit_is_of_as_many_rows_of_d_env_as_it_may_be(tmp_path: Path) -> None:
 
 
 def test_each_batch_is_drawn_after_its_own_step(run: Any) -> None:
-    """One environment step a batch, counted without the warm-up, across epochs."""
+    """One environment step a batch, counted without the warm-up, across epochs; real rows first."""
     trained = [entry for entry in run[0].diary.entries if entry[0] == "train"]
     assert [entry[1] for entry in trained] == list(range(1, 61))
     assert [entry[2] for entry in trained] == list(range(101, 161))
-    assert all(entry[3] == [4, 4, 4] for entry in trained)
+    assert all(entry[3] == [[True] * 4 + [False] * 12] * 3 for entry in trained)
 
 
 def test_rollouts_follow_the_schedule_and_d_model_their_length(run: Any) -> None:

@@ -43,7 +43,6 @@ def batch(length: int) -> TensorDict:
                 "observation": torch.randn(updates, B, S),
                 "terminated": torch.rand(updates, B) < 0.2,
             },
-            "real": (torch.arange(B) < 4).expand(updates, B),
         },
         batch_size=[updates, B],
     )
@@ -60,6 +59,7 @@ def test_an_environment_step_learns_the_same(
         torch.manual_seed(0)
         agent = AGENTS[name]()
         agent.configure_optimizers()
+        agent.expect_batches(4, B - 4)
         agent.compiler.enabled = compiles
         monkeypatch.setattr(agent, "log_step", lambda **metrics: None)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16, cache_enabled=False):

@@ -242,7 +242,6 @@ def steps(number: int, terminated: Callable[[int], bool]) -> EnvironmentReplay:
         frame = {
             "observation": torch.full((1, S), float(t)),
             "action": torch.full((1, A), float(t)),
-            "log_prob": torch.tensor([-float(t)]),
             "next": {
                 "observation": torch.full((1, S), t + 0.5 if terminated(t) else t + 1.0),
                 "reward": torch.ones(1, 1),
@@ -250,7 +249,7 @@ def steps(number: int, terminated: Callable[[int], bool]) -> EnvironmentReplay:
                 "truncated": torch.tensor([[False]]),
             },
         }
-        replay.add(TensorDict(frame, batch_size=[1]))
+        replay.add(TensorDict(frame, batch_size=[1]), torch.tensor([-float(t)]))
     return replay
 
 
@@ -274,9 +273,9 @@ def test_recent_windows_alone_are_drawn() -> None:
     ("make", "option"),
     [
         (lambda: SVG1(S, A, "never", max_weight=0.0), "model.max_weight"),
-        (lambda: SVG1(S, A, "never").check_batch(3, 5), "data.real_ratio"),
+        (lambda: SVG1(S, A, "never").expect_batches(3, 5), "data.real_ratio"),
         (lambda: SVGInfinity(S, A, "never", plan_length=0), "model.plan_length"),
-        (lambda: SVGInfinity(S, A, "never").check_batch(3, 5), "data.real_ratio"),
+        (lambda: SVGInfinity(S, A, "never").expect_batches(3, 5), "data.real_ratio"),
         (lambda: SVGInfinity(S, A, "never", actor_max_norm=0.0), "model.actor_max_norm"),
         (lambda: SVGInfinity(S, A, "never", max_weight=0.0), "model.max_weight"),
         (lambda: SVGInfinity(S, A, "never", policy_std=0.0), "model.policy_std"),

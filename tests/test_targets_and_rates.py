@@ -51,7 +51,7 @@ def test_targets_move_by_their_rate_towards_their_sources(name: str) -> None:
     # What some algorithms want to know besides.
     batch["path"] = torch.randn(B, k + 1, 4)
     batch["log_prob"] = torch.zeros(B, k)
-    batch["real"] = torch.ones(B, dtype=torch.bool)
+    agent.expect_batches(B, 0)
     train(agent, batch.unsqueeze(0))
     for part, (target, source) in pairs.items():
         for old, new, towards in zip(

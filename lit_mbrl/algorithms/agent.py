@@ -68,8 +68,12 @@ class Agent(LightningModule):
         optimizer = self.optimizer("dynamics")
         return fit(self.dynamics, optimizer, transitions, patience=self.fit_patience)
 
-    def check_batch(self, real_rows: int, imagined_rows: int) -> None:
-        """Raise a `ConfigurationError` if batches made up like this cannot be learned from."""
+    def expect_batches(self, real_rows: int, imagined_rows: int) -> None:
+        """Be told, before training, how batches are made up: real rows first, then imagined ones.
+
+        Raises:
+            ConfigurationError: If they cannot be learned from.
+        """
 
     def configure_optimizers(self) -> list[Optimizer]:
         """Lightning's hook: `named_optimizers` as a list."""

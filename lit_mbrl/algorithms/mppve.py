@@ -79,6 +79,8 @@ class MPPVE(SoftActorCritic):
         fit_patience: Epochs of a fit without improvement before it stops.
     """
 
+    real_rows: int  # the first ones of each batch
+
     def __init__(
         self,
         observation_size: int,
@@ -130,13 +132,14 @@ class MPPVE(SoftActorCritic):
         sizes = (observation_size, action_size, hidden_sizes)
         self.make_actor_critic(*sizes, temperature, plan_length, critics)
 
-    def check_batch(self, real_rows: int, imagined_rows: int) -> None:
+    def expect_batches(self, real_rows: int, imagined_rows: int) -> None:
         require(
             real_rows >= 1,
             "data.real_ratio",
             f"{real_rows} real rows a batch",
             "at least 1 / data.batch_size: MPPVE's actor learns from real states",
         )
+        self.real_rows = real_rows
 
     def imagine(self, replay: EnvironmentReplay, rollouts: int) -> TensorDict:  # l.6-8
         """Windows [M] along `rollouts` branched rollouts of the present rollout length."""
@@ -154,7 +157,7 @@ class MPPVE(SoftActorCritic):
                 "critic", self.critic_loss, windows, Plan(action, log_prob)
             )  # l.10, Eq. 46-51
             self.track(self.target_critic, self.critic, self.target_rate)  # l.11
-        real = batch["observation"][batch["real"]]
+        real = batch["observation"][:, : self.real_rows].flatten(0, 1)
         actor_loss, log_prob = self.improve_policy(
             real, self.differentiated, max_norm=self.actor_max_norm
         )  # l.13

@@ -27,6 +27,7 @@ Where it departs:
 
 from collections.abc import Sequence
 from copy import deepcopy
+from typing import Any
 
 import torch
 from tensordict import TensorDict
@@ -61,7 +62,7 @@ class SVG1(Agent):
     """
 
     needs_log_prob = True
-    updates: Tensor
+    updates: int  # of V so far; not a tensor, which a GPU would be waited for to read
 
     def __init__(
         self,
@@ -103,7 +104,7 @@ class SVG1(Agent):
         self.value = Value(observation_size, hidden_sizes)
         self.target_value = deepcopy(self.value).requires_grad_(False)
         self.value_updates = value_updates
-        self.register_buffer("updates", torch.zeros((), dtype=torch.long))
+        self.updates = 0
 
     def named_optimizers(self) -> dict[str, Optimizer]:
         return {
@@ -118,9 +119,15 @@ class SVG1(Agent):
         """log pi(a|s) [B] of actions [B, A] at observations [B, S], as the data module keeps it."""
         return self.actor.log_prob(observation, action)
 
-    def check_batch(self, real_rows: int, imagined_rows: int) -> None:
+    def expect_batches(self, real_rows: int, imagined_rows: int) -> None:
         given = f"{imagined_rows} imagined rows a batch"
         require(imagined_rows == 0, "data.real_ratio", given, "1: SVG learns from real steps")
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["svg1_updates"] = self.updates
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.updates = checkpoint["svg1_updates"]
 
     def training_step(self, batch: TensorDict, batch_idx: int) -> None:
         for transitions in batch.unbind(0):  # l.10

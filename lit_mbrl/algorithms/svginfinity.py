@@ -126,7 +126,7 @@ class SVGInfinity(Agent):
         """log pi(a|s) [...] of actions [..., A] at [..., S], as the data module keeps it."""
         return self.actor.log_prob(observation, action)
 
-    def check_batch(self, real_rows: int, imagined_rows: int) -> None:
+    def expect_batches(self, real_rows: int, imagined_rows: int) -> None:
         given = f"{imagined_rows} imagined rows a batch"
         require(imagined_rows == 0, "data.real_ratio", given, "1: SVG learns from real paths")
 
@@ -139,7 +139,7 @@ class SVGInfinity(Agent):
         self.log_step(
             actor_loss=actor_loss,
             actor_gradient_norm=self.gradient_norms["actor"],
-            actor_weight=self.weights(windows).cumprod(1)[windows["mask"]].mean(),
+            actor_weight=self.weights(windows).cumprod(1).sum() / windows["mask"].sum(),
         )
 
     def go_backwards(self, windows: TensorDict) -> tuple[Tensor, Tensor, Tensor]:

@@ -28,8 +28,8 @@ class ReplayData(LightningDataModule):
     """Steps the environment once a batch and draws the batch from D_env and D_model.
 
     A batch is a TensorDict [G, B] of windows (see `windows_from`): G gradient updates of B rows,
-    the first int(real_ratio B) of each from D_env, the rest from D_model; the flag `real` [G, B]
-    tells them apart. The batch of environment step t is drawn after step t was stored.
+    the first int(real_ratio B) of each from D_env, the rest from D_model. The batch of environment
+    step t is drawn after step t was stored.
 
     Args:
         env_id: A gymnasium task with Box observations and actions; `module:Name-v0` for your own.
@@ -119,6 +119,7 @@ class ReplayData(LightningDataModule):
         """
         assert self.trainer is not None
         agent: Any = self.trainer.lightning_module
+        agent.expect_batches(self.real_rows, self.imagined_rows)
         device = agent.device
         self.replay = EnvironmentReplay(
             self.replay_capacity, agent.plan_length, device, agent.needs_paths, self.recent_windows
@@ -132,9 +133,6 @@ class ReplayData(LightningDataModule):
             frames_per_batch=1,
             total_frames=-1,
             init_random_frames=0 if self._restored else self.warmup_steps,
-            policy_device=device,
-            env_device="cpu",
-            storing_device=device,
             trust_policy=True,
             auto_register_policy_transforms=False,
             track_traj_ids=False,
@@ -185,10 +183,10 @@ class ReplayData(LightningDataModule):
         parts = []
         if self.real_rows:
             real = self.replay.sample_windows(updates * self.real_rows)
-            parts.append(_flagged(real, True).view(updates, self.real_rows))
+            parts.append(real.view(updates, self.real_rows))
         if self.imagined_rows:
             imagined = self.imagined.sample(updates * self.imagined_rows)
-            parts.append(_flagged(imagined, False).view(updates, self.imagined_rows))
+            parts.append(imagined.view(updates, self.imagined_rows))
         return torch.cat(parts, 1)
 
     def _step(self, frames: Iterator[TensorDict]) -> TensorDict:
@@ -196,27 +194,34 @@ class ReplayData(LightningDataModule):
         return self.draw()
 
     def _act(self, observation: Tensor) -> Tensor:
-        """The behaviour policy's action [A] for the observation [S] of the one copy there is."""
-        copies = torch.zeros(1, dtype=torch.long, device=observation.device)
-        begins = torch.tensor([self._begins], device=observation.device)
-        return self._behaviour(observation.unsqueeze(0), copies, begins).squeeze(0)
+        """The behaviour policy's action [A] for the observation [S] of the one copy there is.
+
+        The one wait for a GPU that a step has.
+        """
+        device = self.replay.device
+        observations = observation.unsqueeze(0).to(device, non_blocking=True)
+        copies = torch.zeros(1, dtype=torch.long, device=device)
+        begins = torch.full((1,), self._begins, device=device)
+        return self._behaviour(observations, copies, begins).squeeze(0).cpu()
 
     def _store(self, frame: TensorDict) -> None:
-        if self._log_prob is not None:
-            frame["log_prob"] = self._behaviour_log_prob(frame["observation"], frame["action"])
-        self.replay.add(frame)
+        log_prob = self._behaviour_log_prob(frame["observation"], frame["action"])
+        self.replay.add(frame, log_prob)
         self._episode_return += float(frame["next", "reward"])
         self._begins = bool(frame["next", "done"])
         if self._begins:
             self.last_episode_return, self._episode_return = self._episode_return, 0.0
 
     @torch.no_grad()
-    def _behaviour_log_prob(self, observation: Tensor, action: Tensor) -> Tensor:
-        """Of an action that was just taken: the policy has not changed since."""
-        assert self._log_prob is not None
+    def _behaviour_log_prob(self, observation: Tensor, action: Tensor) -> Tensor | None:
+        """Of an action that was just taken, if it is kept: the policy has not changed since."""
+        if self._log_prob is None:
+            return None
+        device = self.replay.device
         if self.replay.steps < self.warmup_steps:  # uniform over [-1, 1]^A
-            return torch.full_like(action[:, 0], -math.log(2) * self.action_size)
-        return self._log_prob(observation, action)
+            return torch.full((1,), -math.log(2) * self.action_size, device=device)
+        inputs = (part.to(device, non_blocking=True) for part in (observation, action))
+        return self._log_prob(*inputs)
 
     def _refill(self, snapshot: dict[str, Any]) -> None:
         self.replay.restore(snapshot["replay"])
@@ -237,7 +242,8 @@ class ReplayData(LightningDataModule):
     def _make_env(self) -> EnvBase:
         gym_env = make_gym_env(self.env_id, self.env_kwargs)
         self._simulator = Resumable(DtypeObservation(gym_env, np.float32))
-        env = GymWrapper(self._simulator)
+        # On a device of its own, even the processor, TorchRL would wait for the GPU at each step.
+        env = GymWrapper(self._simulator, device=None)
         # Before the collector resets it: seeding the collector would reset it once more, and the
         # first transition would begin in the observation of the reset before.
         if self._restored is None:
@@ -269,8 +275,3 @@ class ReplayLoader:
     def __iter__(self) -> Iterator[TensorDict]:
         for _ in range(self._steps):
             yield self._step()
-
-
-def _flagged(windows: TensorDict, real: bool) -> TensorDict:
-    flag: Tensor = torch.full(windows.batch_size, real, device=windows.device)
-    return windows.set("real", flag)

@@ -49,13 +49,15 @@ class EnvironmentReplay:
     def __len__(self) -> int:
         return min(self.steps, self.capacity)
 
-    def add(self, transition: TensorDictBase) -> None:
+    def add(self, transition: TensorDictBase, log_prob: Tensor | None = None) -> None:
         """Append one transition [1] with the keys of TorchRL's collector.
 
         Args:
             transition: `observation` [1, S], `action` [1, A] and, under `next`, `observation`,
-                `reward` [1, 1], `terminated` [1, 1] and `truncated` [1, 1]; `log_prob` [1], of the
-                action under the policy that took it, in all transitions or in none.
+                `reward` [1, 1], `terminated` [1, 1] and `truncated` [1, 1]; on the processor,
+                which reads from it whether the episode goes on.
+            log_prob: log pi(a|s) [1] under the policy that took the action, on the device of the
+                buffer; with all transitions or with none.
         """
         following = transition["next"]
         row = TensorDict(
@@ -70,9 +72,10 @@ class EnvironmentReplay:
             },
             batch_size=[1],
         )
-        if (log_prob := transition.get("log_prob", None)) is not None:
+        row = row.to(self.device, non_blocking=True)
+        if log_prob is not None:
             row["log_prob"] = log_prob
-        self._buffer.extend(row)
+        self._buffer.add(row[0])
         step, self.steps = self.steps, self.steps + 1
         self._starts.drop_before(self.steps - self.capacity)
         self._full_starts.drop_before(self.steps - self.capacity)
@@ -150,7 +153,7 @@ class EnvironmentReplay:
         return self._rows(steps.clamp(max=self.steps - 1))
 
     def _rows(self, steps: Tensor) -> TensorDict:
-        return self._buffer.storage[(steps % self.capacity).to(self.device)]
+        return self._buffer.storage[(steps % self.capacity).to(self.device, non_blocking=True)]
 
 
 class _Starts:
@@ -231,7 +234,7 @@ class ImaginedReplay:
     def sample(self, number: int) -> TensorDict:
         """`number` windows drawn uniformly with replacement."""
         assert self._buffer is not None, "nothing was ever stored"
-        drawn = torch.randint(len(self), (number,)).to(self.device)
+        drawn = torch.randint(len(self), (number,)).to(self.device, non_blocking=True)
         return unpack(self._buffer.storage[drawn], self._layout)
 
     def snapshot(self) -> dict[str, Any]:
@@ -254,7 +257,7 @@ class ImaginedReplay:
         """The rows that are kept, oldest first."""
         assert self._buffer is not None, "nothing was ever stored"
         order = torch.arange(self._added - len(self), self._added) % self.capacity
-        rows: Tensor = self._buffer.storage[order.to(self.device)]
+        rows: Tensor = self._buffer.storage[order.to(self.device, non_blocking=True)]
         return rows
 
     def _extend(self, rows: Tensor) -> None:

@@ -99,7 +99,7 @@ def fit(
         improved = error < best_error * (1 - min_improvement)
         best_error = torch.where(improved, error, best_error)
         for snapshot, parameter in zip(best, dynamics.ensemble.parameters(), strict=True):
-            snapshot[improved] = parameter.detach()[improved]
+            torch.where(improved.view(-1, 1, 1), parameter.detach(), snapshot, out=snapshot)
         epochs += 1
         stale = 0 if improved.any() else stale + 1
 

@@ -1,0 +1,150 @@
+"""Short runs of every algorithm on a device, and what one of their steps waits for.
+
+    python tests/step_on_device.py simulated
+
+or `cuda`, where there is one, or `cpu`, for which nothing waits; then names of configurations, all
+if none. Prints a line of JSON for each: what was waited for, on which devices the agent and D_env
+were, and a digest of the weights that were learned; or the error of the run.
+"""
+
+import hashlib
+import json
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import chdir, contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from pytorch_lightning import Callback, Trainer
+
+from lit_mbrl.dynamics import fitting
+from lit_mbrl.fit import build, quieten
+
+CONF = Path(__file__).parents[1] / "conf"
+STEPS, WATCHED = 6, 4  # at the watched one nothing is due but to step and to learn
+SMALL: dict[str, Any] = {
+    "hidden_sizes": [8, 8],
+    "model_hidden_sizes": [8],
+    "dynamics_hidden_sizes": [8],
+    "dynamics_weight_decay": [0.0, 0.0],
+    "dynamics_networks": 3,
+    "dynamics_elites": 2,
+    "fit_patience": 1,
+    "particles": 2,
+}
+SMALL_PLANNER = {"horizon": 2, "candidates": 8, "elites": 4, "iterations": 2}
+SHORT: dict[str, Any] = {
+    "data.batch_size": 32,
+    "data.warmup_steps": 96,
+    "data.steps_per_epoch": STEPS,
+    "evaluation.every": STEPS,
+    "evaluation.episodes": 2,
+    "checkpoint.every": STEPS,
+    "throughput.every": 1000,
+    "registration.enabled": False,
+    "trainer.max_epochs": 1,
+    "trainer.log_every_n_steps": STEPS,
+}
+
+
+class Watch(Callback):
+    """Where the agent and its data are at the end of a step, and what that step waited for."""
+
+    def __init__(self, device: str) -> None:
+        self.device, self.waits, self.devices = device, list[str](), set[str]()
+        self._watching: Any = None
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *args: Any) -> None:
+        if pl_module.env_steps == WATCHED - 1:
+            self._watching = waits(self.device)
+            self.waits = self._watching.__enter__()
+        elif pl_module.env_steps == WATCHED:
+            self._watching.__exit__(None, None, None)
+            states = [
+                value
+                for name in pl_module.named_optimizers()
+                for state in pl_module.optimizer(name).state.values()
+                for key, value in state.items()
+                if key != "step"  # torch keeps it where its Adam wants it
+            ]
+            data: Any = trainer.datamodule  # type: ignore[attr-defined]
+            rows = data.replay.transitions()
+            parts = [*pl_module.parameters(), *pl_module.buffers(), *states, rows]
+            self.devices = {part.device.type for part in parts}
+
+
+@contextmanager
+def waits(device: str) -> Iterator[list[str]]:
+    """What is waited for meanwhile."""
+    found: list[str] = []
+    if device == "cpu":
+        yield found
+    elif device == "cuda":
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            torch.cuda.set_sync_debug_mode("warn")
+            yield found
+            torch.cuda.set_sync_debug_mode("default")
+        found += [str(w.message) for w in caught if "synchronizing" in str(w.message)]
+    else:
+        from simulated_device import WAITS
+
+        before = len(WAITS)
+        yield found
+        found += WAITS[before:]
+
+
+def run(name: str, device: str) -> dict[str, Any]:
+    """Train in the working directory; what to print of it."""
+    given = yaml.safe_load((CONF / f"{name}.yaml").read_text())
+    model = given["model"]["init_args"]
+    planner = model.get("planner", {}).get("init_args", {})
+    changed = {
+        **{f"model.{key}": value for key, value in SMALL.items() if key in model},
+        **{
+            f"model.planner.init_args.{key}": value
+            for key, value in SMALL_PLANNER.items()
+            if key in planner
+        },
+        **SHORT,
+        "data.updates_per_step": min(2, given["data"]["updates_per_step"]),
+        "trainer.accelerator": device,
+        "trainer.strategy": device if device == "simulated" else "auto",
+    }
+    if given.get("retraining", {}).get("rollouts"):
+        changed["retraining.rollouts"] = 100
+    words = [word for key, value in changed.items() for word in (f"--{key}", str(value))]
+    cli = build(["--config", str(CONF / f"{name}.yaml"), *words])
+    watch = Watch(device)
+    cli.trainer.callbacks.append(watch)  # type: ignore[attr-defined]
+    cli.trainer.fit(cli.model, cli.datamodule)
+    weights = [value.detach().cpu().numpy().tobytes() for value in cli.model.state_dict().values()]
+    return {
+        "waits": watch.waits,
+        "devices": sorted(watch.devices),
+        "weights": hashlib.sha256(b"".join(weights)).hexdigest(),
+    }
+
+
+def main(device: str, names: list[str]) -> int:
+    if device == "simulated":
+        import simulated_device  # noqa: F401
+    sys.argv = ["fit"]
+    quieten()
+    fitting.PATIENT_UPDATES = 1  # fits need to have learned nothing here
+    with tempfile.TemporaryDirectory() as folder, chdir(folder):
+        for name in names or sorted(path.stem for path in CONF.glob("*.yaml")):
+            try:
+                found = run(name, device)
+            except Exception as error:
+                found = {"error": f"{type(error).__name__}: {str(error).splitlines()[0]}"}
+            print(json.dumps({"configuration": name, **found}), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], sys.argv[2:]))

@@ -1,0 +1,58 @@
+"""Where things are computed: all on the device, for which a step waits once."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+SCRIPT = Path(__file__).with_name("step_on_device.py")
+NAMES = sorted(path.stem for path in SCRIPT.parents[1].glob("conf/*.yaml"))
+RAGGED = {"mpdp", "s2vg", "sacmve", "sacmvempi"}
+"""Leave rows out of a batch once they have ended, so that they ask the device how many are left."""
+DEVICES = ["simulated"] + ["cuda"] * torch.cuda.is_available()
+
+
+@pytest.fixture(scope="module", params=DEVICES)
+def device(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+def execute(*arguments: str) -> dict[str, dict[str, Any]]:
+    """What the script says of each configuration; in a process of its own, as it changes torch."""
+    done = subprocess.run([sys.executable, SCRIPT, *arguments], capture_output=True, text=True)
+    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    assert done.returncode == 0, done.stderr
+    return {row.pop("configuration"): row for row in map(json.loads, lines)}
+
+
+@pytest.fixture(scope="module")
+def found(device: str) -> dict[str, dict[str, Any]]:
+    return execute(device)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_step_waits_for_the_device_once(
+    name: str, found: dict[str, dict[str, Any]], device: str
+) -> None:
+    """For the action, which the simulator needs; and no tensor of a run is elsewhere."""
+    assert found[name].get("devices") == [device], found[name]
+    first, *others = found[name]["waits"]
+    if device == "simulated":
+        assert first == "a copy to the processor (module.py, _act)"
+    assert bool(others) == (name in RAGGED)
+
+
+def test_what_is_learned_there_is_what_the_processor_learns(
+    found: dict[str, dict[str, Any]], device: str
+) -> None:
+    """The simulated device rounds as the processor does, but for the derivative of swish."""
+    if device != "simulated":
+        pytest.skip("a GPU draws other random numbers")
+    names = ["ddpg", "sac"]  # without an ensemble
+    expected = execute("cpu", *names)
+    assert [found[n]["weights"] for n in names] == [expected[n]["weights"] for n in names]
