@@ -23,6 +23,8 @@ What the pseudo-code leaves open, and what is done here:
     reward and the 0 behind it have no gradient that leads away from there, Q has one. The published
     code (iclavera/meta-mb) follows all paths on; of a step behind a terminated one it leaves out
     the reward or the last Q, of later steps nothing.
+  - The last Q is of one action; the code's is a mean over five. Its H counts one reward less: its 3
+    are the 4 rewards of H = 4 here. Its rewards are known functions, its targets move once a step.
   - The gradient's norm grows with H (docs/value_gradients.md); it is logged, and clipped.
 """
 

@@ -9,19 +9,26 @@
 m is the number of updates of a batch, `data.updates_per_step`. A round of 3. has real rows of its
 own; D_img is what `expand` makes of them and lives as long as its round.
 
-What the paper leaves open, and what is done here:
-  - How often 1. is done between two environment steps: once for each of the m batches.
+What the paper leaves open, and what is done here; the authors' code (S2VG-anonymous1/S2VG, of
+HalfCheetah with H = 1) does some of it otherwise:
+  - How often 1. is done between two environment steps: once for each of the m batches. (The code:
+    within each round and once more; for the first 11,000 steps it learns the model alone, with one
+    batch of 100 a step.)
   - Eq. 6 is the expectation over the noise of the sampled prediction's squared error, and it is
     taken in closed form, (mu - y)^2 + sigma^2: the same gradient without the noise of the noise. It
     drives sigma to nothing, as the letter of Eq. 6 does; a likelihood would keep it.
-  - f predicts s' - s: the same function, begun near the identity.
+    (The code takes a sample, and the mean over dimensions.)
+  - f predicts s' - s, not s': the same function, begun near the identity.
   - The entropies of the imagined actions are in no term of Eq. 7, though Eq. 4-5 would have them
     there; the letter is kept. With H = 1 there are none.
   - Eq. 7 ends where an episode does: at a real termination, or where the task's termination
     function finds one in an imagined state. Eq. 11 does not ask whether s' is terminal: V' there is
     the value of a state beyond the edge, and with zero in its place no gradient would lead away.
+    (The code masks V' by the termination of the real step.)
   - V' in Eq. 11 is V_psi itself; its target is used in Eq. 7 alone.
   - The factor 1/2, missing in Eq. 7, is that of Eq. 8. Each of the two Q has its own square.
+  - In a round Q moves first, then V by the new Q, then pi. (The code: the model, pi, then Q and V.)
+  - Rows behind the end of a path are left out of Eq. 7's mean, not counted as zero.
   - Discount and Polyak rate are SAC's; the batch size is 128 on the pendulums, else SAC's 256.
   - The actor's gradient is clipped at a norm, which is reported.
 """

@@ -10,7 +10,7 @@
 
 MPPVE's ablation: the model makes plans and no data. What the paper leaves open is as in `MPPVE`:
 two critics and their minimum, plans that are zero behind a predicted termination, a target entropy
-of k times the table's, a clipped gradient, which does not pass through p_theta. Another than
+of k times that of a step, a clipped gradient, which does not pass through p_theta. Another than
 MPPVE's is the rhythm, SAC's: the policy moves after each critic update.
 """
 
