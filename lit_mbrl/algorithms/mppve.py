@@ -22,7 +22,8 @@ numbers and is followed:
     (`gradient_through_model: true` follows the gradient into the model).
   - Actions of a plan, and their log-probabilities, from index m > L on, with L the present rollout
     length, carry no gradient: they are taken m imagined steps from a real state, and D_model has
-    no state that far (`plan_gradient_cut`).
+    no state that far (`plan_gradient_cut`). The published code lets L grow at fits alone; with
+    Table 1's schedules that is the same cut.
   - Actions and log-probabilities after a termination the model predicts are zero, as in windows
     that end in a true one (`mask_plan`).
   - A plan's target entropy is k times the table's (`scale_target_entropy`).
