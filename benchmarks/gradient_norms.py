@@ -71,7 +71,7 @@ def replay_of(real: TensorDict, steps: int) -> EnvironmentReplay:
         frame = row.clone()
         frame["next", "reward"] = row["reward"].unsqueeze(-1)
         frame["next", "terminated"], frame["next", "truncated"] = ended, done & ~ended
-        replay.add(frame, row["log_prob"])
+        replay.add(frame, row.get("log_prob", None))
     return replay
 
 

@@ -102,7 +102,7 @@ class Phases(Callback):
         rows = batch.numel()
         with torch.no_grad():
             plan = agent.sample_plan(batch["next", "observation"].flatten(0, 1))
-        real = batch["observation"][batch["real"]]
+        real = batch["observation"][:, : agent.real_rows].flatten(0, 1)
         windows, first = batch[0], Plan(*(part[: batch.shape[1]] for part in plan))
 
         following = batch["next", "observation"].flatten(0, 1)

@@ -7,6 +7,7 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from tensordict import TensorDict
 
+from lit_mbrl.devices import send
 from lit_mbrl.dynamics import Dynamics
 from lit_mbrl.errors import DivergenceError, require
 
@@ -80,7 +81,8 @@ class Retraining(Callback):
                 unseen = transitions[-self.every :]
                 metrics["dynamics/prediction_error"] = prediction_error(agent.dynamics, unseen)
             if self.fit_rows is not None:
-                transitions = transitions[torch.randperm(len(transitions))[: self.fit_rows]]
+                drawn = torch.randperm(len(transitions))[: self.fit_rows]
+                transitions = transitions[send(drawn, transitions.device)]
             with autocast():
                 report = agent.fit_dynamics(transitions)
         if not math.isfinite(report.holdout_mse):

@@ -6,8 +6,8 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-# Rows imagined at a time: their activations stay in the processor's cache.
-CHUNK = 10_000
+CHUNK = {"cpu": 10_000, "cuda": 2**18}
+"""Rows imagined at a time: their activations stay in the processor's cache, or fill the GPU."""
 
 
 @torch.no_grad()
@@ -34,7 +34,8 @@ def branched_rollouts(
     Returns:
         Windows [M], M <= N length, see `windows_from`; all their steps are unmasked.
     """
-    chunks = [_rollouts(chunk, length, act, step) for chunk in segments.split(CHUNK)]
+    rows = CHUNK.get(segments["observation"].device.type, CHUNK["cpu"])
+    chunks = [_rollouts(chunk, length, act, step) for chunk in segments.split(rows)]
     return torch.cat(chunks)
 
 
@@ -47,27 +48,30 @@ def _rollouts(
     observations = segments["observation"]  # the k states of the window that is being completed
     actions, rewards = segments["action"][:, :-1], segments["reward"][:, :-1]
     windows = []
-    for _ in range(length):
+    for imagined in range(1, length + 1):
         action = act(observations[:, -1])
         next_observation, reward, terminated = step(observations[:, -1], action)
         finite = next_observation.isfinite().all(-1) & reward.isfinite()
         actions = torch.cat([actions, action.unsqueeze(1)], 1)
         rewards = torch.cat([rewards, reward.unsqueeze(1)], 1)
-        windows.append(
-            TensorDict(
-                {
-                    "observation": observations[:, 0],
-                    "action": actions,
-                    "reward": rewards,
-                    "mask": torch.ones_like(rewards, dtype=torch.bool),
-                    "next": {"observation": next_observation, "terminated": terminated},
-                },
-                batch_size=[len(action)],
-                device=segments.device,
-            )[finite]
+        window = TensorDict(
+            {
+                "observation": observations[:, 0],
+                "action": actions,
+                "reward": rewards,
+                "mask": torch.ones_like(rewards, dtype=torch.bool),
+                "next": {"observation": next_observation, "terminated": terminated},
+            },
+            batch_size=[len(action)],
+            device=segments.device,
         )
-        alive = finite & ~terminated
-        if not alive.any():
+        # Rows by their numbers, which a GPU is asked for once, and not by masks, once an entry.
+        kept = finite.nonzero().squeeze(1)
+        windows.append(window if len(kept) == len(window) else window[kept])
+        if imagined == length:
+            break
+        alive = (finite & ~terminated).nonzero().squeeze(1)
+        if not len(alive):
             break
         observations = torch.cat([observations, next_observation.unsqueeze(1)], 1)[alive, 1:]
         actions, rewards = actions[alive, 1:], rewards[alive, 1:]

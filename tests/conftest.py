@@ -32,6 +32,7 @@ LONGEST = (
     "test_wheel.py",
     "test_tracking.py",
     "test_resume.py",
+    "test_device.py",
 )
 """Files that take minutes; one that began last would leave the other processes without work."""
 
@@ -44,7 +45,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def seeded() -> None:
-    """What a test draws does not depend on the tests before it in its process."""
+    """What a test draws with torch does not depend on the tests before it in its process."""
     torch.manual_seed(0)
 
 

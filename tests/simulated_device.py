@@ -78,6 +78,11 @@ class Simulated(Tensor):
         made.held = held
         return made
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Saved as what it holds: where a checkpoint is read, no such device may be."""
+        wait("a copy to the processor")
+        return self.held.__reduce_ex__(protocol)
+
     @classmethod
     def __torch_dispatch__(
         cls, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None

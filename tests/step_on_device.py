@@ -12,17 +12,18 @@ import json
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import chdir, contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import yaml
 from pytorch_lightning import Callback, Trainer
 
 from lit_mbrl.dynamics import fitting
-from lit_mbrl.fit import build, quieten
+from lit_mbrl.fit import FitCLI, build, quieten
 
 CONF = Path(__file__).parents[1] / "conf"
 STEPS, WATCHED = 6, 4  # at the watched one nothing is due but to step and to learn
@@ -79,23 +80,39 @@ class Watch(Callback):
 
 @contextmanager
 def waits(device: str) -> Iterator[list[str]]:
-    """What is waited for meanwhile."""
+    """What is waited for meanwhile, and the file that did."""
     found: list[str] = []
-    if device == "cpu":
-        yield found
-    elif device == "cuda":
-        with warnings.catch_warnings(record=True) as caught:
+    if device == "cuda":
+        with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
+            for owner in (torch.cuda, torch.cuda.Event, torch.cuda.Stream):  # these do not warn
+                patch.setattr(owner, "synchronize", counted(owner.synchronize, found))
             torch.cuda.set_sync_debug_mode("warn")
-            yield found
-            torch.cuda.set_sync_debug_mode("default")
-        found += [str(w.message) for w in caught if "synchronizing" in str(w.message)]
-    else:
+            try:
+                yield found
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+        found += [
+            f"{warning.message} ({Path(warning.filename).name})"
+            for warning in caught
+            if "synchronizing" in str(warning.message)
+        ]
+    elif device == "simulated":
         from simulated_device import WAITS
 
         before = len(WAITS)
         yield found
         found += WAITS[before:]
+    else:
+        yield found
+
+
+def counted(function: Callable[..., Any], found: list[str]) -> Callable[..., Any]:
+    def call(*args: Any, **kwargs: Any) -> Any:
+        found.append(function.__qualname__)
+        return function(*args, **kwargs)
+
+    return call
 
 
 def run(name: str, device: str) -> dict[str, Any]:
@@ -117,17 +134,29 @@ def run(name: str, device: str) -> dict[str, Any]:
     }
     if given.get("retraining", {}).get("rollouts"):
         changed["retraining.rollouts"] = 100
-    words = [word for key, value in changed.items() for word in (f"--{key}", str(value))]
-    cli = build(["--config", str(CONF / f"{name}.yaml"), *words])
+    if name == "pets":
+        changed["model.planner"] = "ICEM"  # which no configuration has
+    if name == "mppve":
+        changed["retraining.fit_rows"] = 50
     watch = Watch(device)
-    cli.trainer.callbacks.append(watch)  # type: ignore[attr-defined]
-    cli.trainer.fit(cli.model, cli.datamodule)
+    cli = train(name, changed, watch)
+    if name == "mppve":
+        cli = train(name, {**changed, "trainer.max_epochs": 2, "ckpt_path": "last"})
+        assert cli.ckpt_path is not None, "it has not gone on from what it had saved"
     weights = [value.detach().cpu().numpy().tobytes() for value in cli.model.state_dict().values()]
     return {
         "waits": watch.waits,
         "devices": sorted(watch.devices),
         "weights": hashlib.sha256(b"".join(weights)).hexdigest(),
     }
+
+
+def train(name: str, options: dict[str, Any], *callbacks: Callback) -> FitCLI:
+    words = [word for key, value in options.items() for word in (f"--{key}", str(value))]
+    cli = build(["--config", str(CONF / f"{name}.yaml"), *words])
+    cli.trainer.callbacks.extend(callbacks)  # type: ignore[attr-defined]
+    cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=cli.ckpt_path)
+    return cli
 
 
 def main(device: str, names: list[str]) -> int:

@@ -68,7 +68,7 @@ def naive(segment: TensorDict, length: int) -> list[dict[str, Tensor]]:
 def test_windows_equal_a_naive_loop(k: int, length: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Real steps before the branch, terminations, and chunks that do not divide the rows."""
     torch.manual_seed(0)
-    monkeypatch.setattr(imagination, "CHUNK", 7)
+    monkeypatch.setattr(imagination, "CHUNK", {"cpu": 7})
     real = segments(40, k)
     windows = branched_rollouts(real, length, act, step)
     expected = [window for segment in real.unbind(0) for window in naive(segment, length)]

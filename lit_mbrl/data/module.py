@@ -20,6 +20,7 @@ from torchrl.envs import EnvBase, GymWrapper
 
 from lit_mbrl.behaviour import Behaviour
 from lit_mbrl.data.replay import EnvironmentReplay, ImaginedReplay
+from lit_mbrl.devices import send
 from lit_mbrl.envs import Resumable, make_gym_env, termination_path
 from lit_mbrl.errors import ConfigurationError, require
 
@@ -199,7 +200,7 @@ class ReplayData(LightningDataModule):
         The one wait for a GPU that a step has.
         """
         device = self.replay.device
-        observations = observation.unsqueeze(0).to(device, non_blocking=True)
+        observations = send(observation.unsqueeze(0), device)
         copies = torch.zeros(1, dtype=torch.long, device=device)
         begins = torch.full((1,), self._begins, device=device)
         return self._behaviour(observations, copies, begins).squeeze(0).cpu()
@@ -220,8 +221,7 @@ class ReplayData(LightningDataModule):
         device = self.replay.device
         if self.replay.steps < self.warmup_steps:  # uniform over [-1, 1]^A
             return torch.full((1,), -math.log(2) * self.action_size, device=device)
-        inputs = (part.to(device, non_blocking=True) for part in (observation, action))
-        return self._log_prob(*inputs)
+        return self._log_prob(send(observation, device), send(action, device))
 
     def _refill(self, snapshot: dict[str, Any]) -> None:
         self.replay.restore(snapshot["replay"])

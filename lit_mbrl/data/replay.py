@@ -9,6 +9,7 @@ from torchrl.data import LazyTensorStorage, ReplayBuffer
 
 from lit_mbrl.data.packing import Entry, layout_of, pack, unpack
 from lit_mbrl.data.windows import windows_from
+from lit_mbrl.devices import send
 
 
 class EnvironmentReplay:
@@ -72,7 +73,7 @@ class EnvironmentReplay:
             },
             batch_size=[1],
         )
-        row = row.to(self.device, non_blocking=True)
+        row = send(row, self.device)
         if log_prob is not None:
             row["log_prob"] = log_prob
         self._buffer.add(row[0])
@@ -100,9 +101,9 @@ class EnvironmentReplay:
 
     def snapshot(self) -> dict[str, Any]:
         """All that is kept, as plain values and tensors."""
-        rows = self._buffer.storage[: len(self)].apply(_stored).to_dict() if len(self) else None
+        rows = self._buffer.storage[: len(self)].cpu().apply(_stored) if len(self) else None
         return {
-            "rows": rows,
+            "rows": None if rows is None else rows.to_dict(),
             "capacity": self.capacity,
             "steps": self.steps,
             "pending": self._pending,
@@ -115,7 +116,7 @@ class EnvironmentReplay:
         self.steps, self._pending = snapshot["steps"], snapshot["pending"]
         if len(self):
             rows = TensorDict(snapshot["rows"], batch_size=[len(self)])
-            _refill(self._buffer, rows, self.steps % self.capacity)
+            _refill(self._buffer, send(rows, self.device), self.steps % self.capacity)
         self._starts.restore(snapshot["starts"])
         self._full_starts.restore(snapshot["full_starts"])
 
@@ -153,7 +154,7 @@ class EnvironmentReplay:
         return self._rows(steps.clamp(max=self.steps - 1))
 
     def _rows(self, steps: Tensor) -> TensorDict:
-        return self._buffer.storage[(steps % self.capacity).to(self.device, non_blocking=True)]
+        return self._buffer.storage[send(steps % self.capacity, self.device)]
 
 
 class _Starts:
@@ -234,7 +235,7 @@ class ImaginedReplay:
     def sample(self, number: int) -> TensorDict:
         """`number` windows drawn uniformly with replacement."""
         assert self._buffer is not None, "nothing was ever stored"
-        drawn = torch.randint(len(self), (number,)).to(self.device, non_blocking=True)
+        drawn = send(torch.randint(len(self), (number,)), self.device)
         return unpack(self._buffer.storage[drawn], self._layout)
 
     def snapshot(self) -> dict[str, Any]:
@@ -251,13 +252,14 @@ class ImaginedReplay:
             self._added = snapshot["added"]
             assert self._buffer is not None
             if len(self):
-                _refill(self._buffer, snapshot["rows"], self._added % self.capacity)
+                rows = send(snapshot["rows"], self.device)
+                _refill(self._buffer, rows, self._added % self.capacity)
 
     def _rows(self) -> Tensor:
         """The rows that are kept, oldest first."""
         assert self._buffer is not None, "nothing was ever stored"
         order = torch.arange(self._added - len(self), self._added) % self.capacity
-        rows: Tensor = self._buffer.storage[order.to(self.device, non_blocking=True)]
+        rows: Tensor = self._buffer.storage[send(order, self.device)]
         return rows
 
     def _extend(self, rows: Tensor) -> None:

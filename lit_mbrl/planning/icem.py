@@ -95,9 +95,9 @@ def coloured_noise(like: Tensor, samples: int, exponent: float) -> Tensor:
     real, imaginary = torch.randn((2, *shape), dtype=like.dtype, device=like.device)
     # The constant's part and, of an even H, the highest frequency's are real.
     share = torch.full_like(scale, 4.0)
-    alone = [0, -1] if horizon % 2 == 0 else [0]
-    share[alone] = 2.0
-    real[..., alone] *= math.sqrt(2)
+    for alone in (0, -1) if horizon % 2 == 0 else (0,):
+        share[alone] = 2.0
+        real[..., alone] *= math.sqrt(2)
     deviation = (share * scale.square()).sum().sqrt() / horizon
     noise = torch.fft.irfft(scale * torch.complex(real, imaginary), n=horizon) / deviation
     return noise.transpose(-1, -2)
