@@ -9,8 +9,9 @@ import torch
 from pytorch_lightning import LightningModule
 from tensordict import TensorDict
 from torch import Tensor, nn
-from torch.optim import Adam, Optimizer
+from torch.optim import Optimizer
 
+from lit_mbrl.adam import FusedAdam
 from lit_mbrl.behaviour import Behaviour
 from lit_mbrl.compilation import Compiler, Objective, set_gradients
 from lit_mbrl.dynamics import Dynamics, FitReport, fit
@@ -167,7 +168,7 @@ def require_valid(
 def adam(learning_rate: float, **modules: nn.Module) -> dict[str, Optimizer]:
     """An Adam for each module that has parameters (a fixed temperature has none), by its name."""
     return {
-        name: Adam(module.parameters(), lr=learning_rate, fused=True)
+        name: FusedAdam(module.parameters(), lr=learning_rate)
         for name, module in modules.items()
         if list(module.parameters())
     }

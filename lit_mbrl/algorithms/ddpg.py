@@ -19,8 +19,9 @@ from copy import deepcopy
 import torch
 from tensordict import TensorDict
 from torch import Tensor, nn
-from torch.optim import Adam, Optimizer
+from torch.optim import Optimizer
 
+from lit_mbrl.adam import FusedAdam
 from lit_mbrl.algorithms.agent import Agent, adam, require_valid
 from lit_mbrl.errors import require
 from lit_mbrl.networks import Critic, DeterministicActor
@@ -75,7 +76,7 @@ class DDPG(Agent):
     def named_optimizers(self) -> dict[str, Optimizer]:
         decay, rate = self.critic_weight_decay, self.critic_learning_rate
         return {
-            "critic": Adam(self.critic.parameters(), lr=rate, weight_decay=decay, fused=True),
+            "critic": FusedAdam(self.critic.parameters(), lr=rate, weight_decay=decay),
             **adam(self.learning_rate, actor=self.actor),
         }
 

@@ -21,8 +21,9 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from tensordict import TensorDict
 from torch import Tensor
-from torch.optim import Adam, Optimizer
+from torch.optim import Optimizer
 
+from lit_mbrl.adam import FusedAdam
 from lit_mbrl.algorithms.agent import Agent, require_valid
 from lit_mbrl.dynamics import Dynamics, FitReport
 from lit_mbrl.envs import resolve_reward
@@ -107,7 +108,7 @@ class POPLINA(Agent):
 
     def named_optimizers(self) -> dict[str, Optimizer]:
         parameters, rate = self.actor.parameters(), self.learning_rate
-        actor = Adam(parameters, lr=rate, weight_decay=self.weight_decay, fused=True)
+        actor = FusedAdam(parameters, lr=rate, weight_decay=self.weight_decay)
         return {"dynamics": self.dynamics.optimizer(), "actor": actor}
 
     def act(self, observation: Tensor, deterministic: bool = False) -> Tensor:

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim import Adam, Optimizer
+from torch.optim import Optimizer
 
+from lit_mbrl.adam import FusedAdam
 from lit_mbrl.compilation import Compiler
 from lit_mbrl.envs import LEARNED, resolve_termination
 from lit_mbrl.errors import require
@@ -115,7 +116,7 @@ class Dynamics(nn.Module):
             for weight, decay in zip(self.ensemble.weights, self.weight_decay, strict=True)
         ]
         rest = [*self.ensemble.biases, self.max_log_var, self.min_log_var]
-        return Adam([*groups, {"params": rest}], lr=self.learning_rate, fused=True)
+        return FusedAdam([*groups, {"params": rest}], lr=self.learning_rate)
 
     def set_input_scale(self, inputs: Tensor) -> None:
         """Standardise by the mean and deviation of inputs [N, S + A]; constants keep scale 1."""
