@@ -40,6 +40,7 @@ TINY_MODEL: dict[str, Any] = {
     "model.dynamics_weight_decay": [0.0, 0.0, 0.0],
     "model.dynamics_networks": 3,
     "model.dynamics_elites": 2,
+    "model.fit_patience": 1,  # a fit's epochs are single updates here, and no more is to be learned
     "data.real_ratio": 0.25,
     "retraining.every": 20,
     "retraining.rollouts": 200,
