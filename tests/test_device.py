@@ -1,6 +1,7 @@
 """Where things are computed: all on the device, for which a step waits once."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -24,7 +25,12 @@ def device(request: pytest.FixtureRequest) -> str:
 
 def execute(*arguments: str) -> dict[str, dict[str, Any]]:
     """What the script says of each configuration; in a process of its own, as it changes torch."""
-    done = subprocess.run([sys.executable, SCRIPT, *arguments], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, SCRIPT, *arguments],
+        env={key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"},
+        capture_output=True,
+        text=True,
+    )
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
     assert done.returncode == 0, done.stderr
     return {row.pop("configuration"): row for row in map(json.loads, lines)}
