@@ -40,8 +40,7 @@ def ours() -> float:
     """Seconds that our MBPO takes from step `FIRST` to step `LAST`."""
     from pytorch_lightning import Callback
 
-    from lit_mbrl.allocator import keep_freed_memory
-    from lit_mbrl.fit import build, quieten
+    from lit_mbrl.fit import build, prepare_process
 
     at: dict[int, float] = {}
 
@@ -62,8 +61,7 @@ def ours() -> float:
         "checkpoint.every": 0,
         "registration.enabled": False,
     }
-    keep_freed_memory()
-    quieten()
+    prepare_process()
     cli = build([word for name, value in options.items() for word in (f"--{name}", str(value))])
     cli.trainer.callbacks.append(Clock())  # type: ignore[attr-defined]
     cli.trainer.fit(cli.model, cli.datamodule)

@@ -31,7 +31,7 @@ from tensordict import TensorDict
 
 from lit_mbrl.data import EnvironmentReplay
 from lit_mbrl.dynamics import fit
-from lit_mbrl.fit import quieten
+from lit_mbrl.fit import prepare_process
 from lit_mbrl.report.figures import PALETTE, STYLE, as_png
 
 TASK = "Hopper-v5"
@@ -171,7 +171,7 @@ def main() -> int:
     parser.add_argument("--figure", type=Path, default=Path("docs/figures/growth.png"))
     given, options = parser.parse_known_args()
     figure, found = given.figure.absolute(), given.json and given.json.absolute()
-    quieten()
+    prepare_process()
     growth = Growth(given.transitions, given.lengths, given.least)
     with tempfile.TemporaryDirectory() as folder, chdir(folder):
         run(TASK, AT_STEP, growth, ["--model.fit_patience", "1", *options])

@@ -35,7 +35,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lit_mbrl.compilation import Compiler
 from lit_mbrl.dynamics import FitReport, fit
-from lit_mbrl.fit import build, quieten
+from lit_mbrl.fit import build, prepare_process
 from lit_mbrl.objectives import Plan
 from lit_mbrl.recording import current_commit
 
@@ -211,17 +211,20 @@ class Clock(Callback):
 
     def __init__(self) -> None:
         self.began = self.seconds = 0.0
+        self.before: dict[str, float] = {}
         self.shares: dict[str, float] = {}
 
     def on_train_batch_start(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         if not self.began:
             self.began = time.perf_counter()
-            trainer.profiler.take()  # type: ignore[attr-defined]
+            self.before = dict(trainer.profiler.seconds)  # type: ignore[attr-defined]
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.seconds = time.perf_counter() - self.began
-        taken = trainer.profiler.take()  # type: ignore[attr-defined]
-        self.shares = {phase: spent / self.seconds for phase, spent in taken.items()}
+        after = trainer.profiler.seconds  # type: ignore[attr-defined]
+        self.shares = {
+            phase: (after[phase] - spent) / self.seconds for phase, spent in self.before.items()
+        }
 
 
 def run(task: str, steps: int, callback: Callback, options: list[str]) -> None:
@@ -293,7 +296,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="write what was found there")
     parser.add_argument("--compare", type=Path, help="an earlier file to compare with")
     given, options = parser.parse_known_args()
-    quieten()
+    prepare_process()
     found: dict[str, Any] = {"machine": machine(), "options": options, "tasks": {}}
     with tempfile.TemporaryDirectory() as folder, chdir(folder):
         for task in given.tasks:

@@ -35,6 +35,7 @@ from lit_mbrl.callbacks.evaluation import latest
 from lit_mbrl.checkpoints import RUN, claim, find, read, release
 from lit_mbrl.checks import check
 from lit_mbrl.data import ReplayData
+from lit_mbrl.denormals import flush_denormals
 from lit_mbrl.errors import (
     ConfigurationError,
     DivergenceError,
@@ -258,8 +259,7 @@ def main(arguments: list[str] | None = None, restored: int = 0) -> int:
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     forget_earlier_runs()
-    keep_freed_memory()
-    quieten()
+    prepare_process()
     if not arguments:
         print(f"error: {NO_ALGORITHM}", file=sys.stderr)
         return 2
@@ -326,6 +326,13 @@ def report(trainer: Trainer) -> None:
     if isinstance(logger, RunLogger):
         words.append(logger.where)
     print(" ".join(words))
+
+
+def prepare_process() -> None:
+    """What a process is told before it trains: about memory, about numbers, and to keep quiet."""
+    keep_freed_memory()
+    flush_denormals()
+    quieten()
 
 
 def quieten() -> None:

@@ -17,12 +17,17 @@ PHASES = {
 
 
 class PhaseProfiler(Profiler):
-    """Adds up the seconds of a few phases; costs a dictionary look-up an action."""
+    """Adds up the seconds of a few phases; costs a dictionary look-up an action.
+
+    Attributes:
+        seconds: Those of each phase since the process began.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self._began: dict[str, float] = {}
-        self._seconds = dict.fromkeys(PHASES.values(), 0.0)
+        self.seconds = dict.fromkeys(PHASES.values(), 0.0)
+        self._taken = dict(self.seconds)
 
     def start(self, action_name: str) -> None:
         """Lightning's hook: an action begins."""
@@ -33,9 +38,10 @@ class PhaseProfiler(Profiler):
         """Lightning's hook: an action ends."""
         if action_name in self._began:
             spent = time.perf_counter() - self._began.pop(action_name)
-            self._seconds[PHASES[action_name]] += spent
+            self.seconds[PHASES[action_name]] += spent
 
     def take(self) -> dict[str, float]:
         """Seconds of each phase since the last call."""
-        taken, self._seconds = self._seconds, dict.fromkeys(self._seconds, 0.0)
+        taken = {phase: spent - self._taken[phase] for phase, spent in self.seconds.items()}
+        self._taken = dict(self.seconds)
         return taken
