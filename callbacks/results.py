@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ class Results(Callback):
         if self.folder is None:
             return
         path, described = (Path(self.folder, f"seed{seed}.{kind}") for kind in ("csv", "yaml"))
-        ended = described.is_file() and "finished: true" in described.read_text()
+        ended = described.is_file() and re.search(r"(?m)^finished: true$", described.read_text())
         allowed = f"one without the {path.name} of a run that has ended"
         require(goes_on or not ended, "results.folder", self.folder, allowed)
         try:

@@ -107,8 +107,8 @@ class Compiler:
 
 class _Compiled:
     def __init__(self, name: str, function: Callable[..., Any]):
-        # One process is enough for a few functions, and leaves none behind beside the run.
-        inductor.compile_threads = 1
+        # Of C++ these are threads of this process, each of which waits for a compiler.
+        inductor.compile_threads = torch.get_num_threads()
         dynamo.trace_autograd_ops = True
         self._name, self._function = name, function
         self._compiled = torch.compile(

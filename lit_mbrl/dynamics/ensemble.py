@@ -14,6 +14,7 @@ from lit_mbrl.compilation import Compiler
 from lit_mbrl.envs import LEARNED, resolve_termination
 from lit_mbrl.errors import require
 from lit_mbrl.networks.mlp import EnsembleMLP
+from lit_mbrl.networks.noise import standard_normal
 from lit_mbrl.precision import float32
 
 TERMINATION_SIZES = (64, 64)
@@ -187,7 +188,7 @@ class Dynamics(nn.Module):
             [M, B].
         """
         mean, log_var = self(torch.cat([observation, action], -1), members)
-        sample = mean + (0.5 * log_var).exp() * torch.randn_like(mean)
+        sample = mean + (0.5 * log_var).exp() * standard_normal(mean)
         next_observation = observation + sample[..., :-1]
         terminated = self.ends(observation, action, next_observation, members)
         return next_observation, sample[..., -1], terminated

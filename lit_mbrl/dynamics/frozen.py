@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lit_mbrl.dynamics.ensemble import Dynamics
 from lit_mbrl.networks.mlp import affine
+from lit_mbrl.networks.noise import standard_normal
 
 
 class FrozenNetworks:
@@ -57,7 +58,7 @@ class FrozenNetworks:
             x = self.activation(affine(x, weight, bias))
         mean, excess = affine(x, self.weights[-1], self.biases[-1]).chunk(2, -1)
         variance = torch.addcmul(self.min_variance, self.max_variance, excess.sigmoid())
-        sample = torch.addcmul(mean, variance.sqrt_(), torch.randn_like(mean))
+        sample = torch.addcmul(mean, variance.sqrt_(), standard_normal(mean))
         following = observation + sample[..., :-1]
         terminated = self.dynamics.ends(observation, action, following, self.members)
         return following, sample[..., -1], terminated

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lit_mbrl.networks.noise import standard_normal
 from lit_mbrl.precision import Float32Linear
 
 LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0
@@ -53,7 +54,7 @@ class Actor(nn.Module):
     def sample(self, observation: Tensor) -> tuple[Tensor, Tensor]:
         """A reparameterised action [..., A] and its log-probability [...] for [..., S]."""
         mean, log_std = self(observation)
-        noise = torch.randn_like(mean)
+        noise = standard_normal(mean)
         unsquashed = mean + log_std.exp() * noise
         return unsquashed.tanh(), _log_density(noise, log_std, unsquashed)
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_mbrl.networks.mlp import EnsembleMLP
+from lit_mbrl.networks.noise import standard_normal
 
 LOG_STD_MIN, LOG_STD_MAX = -10.0, 0.5
 LOG_STD_INITIAL = -3.0
@@ -34,4 +35,4 @@ class GaussianMLP(nn.Module):
     def sample(self, x: Tensor) -> Tensor:
         """Reparameterised y [B, Y] at x [B, X]."""
         mean, std = self(x)
-        return mean + std * torch.randn_like(mean)
+        return mean + std * standard_normal(mean)

@@ -70,6 +70,7 @@ def affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     outputs = weight.shape[-1]
     if outputs == 1:  # a dot product a row: as a batched product five times as slow
         return torch.linalg.vecdot(x, weight.mT).unsqueeze(-1) + bias
+    # Not baddbmm, which copies the bias to every row and reads it again.
     if outputs < NARROW:
-        return torch.baddbmm(bias.mT, weight.mT, x.mT).mT
-    return torch.baddbmm(bias, x, weight)
+        return torch.bmm(weight.mT, x.mT).add_(bias.mT).mT
+    return torch.bmm(x, weight).add_(bias)
