@@ -111,8 +111,9 @@ class _Compiled:
         inductor.compile_threads = torch.get_num_threads()
         dynamo.trace_autograd_ops = True
         self._name, self._function = name, function
+        options: dict[str, Any] = {"fallback_random": True, "guard_filter_fn": _looked_up}
         self._compiled = torch.compile(
-            function, fullgraph=True, dynamic=False, options={"fallback_random": True}
+            _apart(function), fullgraph=True, dynamic=False, options=options
         )
         self._ready: Callable[..., Any] = self._first
 
@@ -132,3 +133,27 @@ class _Compiled:
         print(f"compiled {self._name} in {time.monotonic() - began:.1f} s", flush=True)
         self._ready = self._compiled
         return found
+
+
+def _apart(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function with code of its own, by which torch finds what it has compiled."""
+
+    def call(*inputs: Any) -> Any:
+        return function(*inputs)
+
+    call.__code__ = call.__code__.replace()
+    return call
+
+
+def _looked_up(guards: Sequence[Any]) -> list[bool]:
+    """Which of its assumptions torch looks up at each call: numbers, and its global state.
+
+    Not modules' classes and hooks and the kinds of tensors, which cannot change between calls of
+    one name, objective and shape, and take a fortieth of a critic's update. (Compiled code asserts
+    the sizes and strides of what it is given.)
+    """
+    numbers = "EQUALS_MATCH", "CONSTANT_MATCH"
+    return [
+        guard.guard_type == "GLOBAL_STATE" or (guard.guard_type in numbers and not guard.is_global)
+        for guard in guards
+    ]

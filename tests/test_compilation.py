@@ -131,6 +131,35 @@ def test_other_shapes_and_numbers_are_right() -> None:
             assert unused is None and not loss.requires_grad and not value.requires_grad
 
 
+class Scaled(nn.Module):
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.scale = scale
+        self.weight = nn.Parameter(torch.eye(2))
+
+    def loss(self, x: Tensor) -> Tensor:
+        return self.scale * (x @ self.weight).sum()
+
+
+def test_modules_precisions_and_numbers_that_change_are_told_apart() -> None:
+    """Of one class, whose code is one, and of which torch looks up little at each call."""
+    compiler = Compiler()
+    compiler.enabled = True
+    modules = [Scaled(1.0), Scaled(2.0)]
+    x = torch.tensor([[1 + 2**-12, 1.0]])  # which bfloat16 rounds to 1
+    for turn in range(2):
+        for module in modules:
+            module.scale += 10 * turn
+            for bf16 in (False, True):
+                module.weight.data += 1
+                with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16, cache_enabled=False):
+                    (loss,), (found,) = compiler.gradient("scaled", module.loss, [module.weight], x)
+                seen = x.bfloat16().float() if bf16 else x
+                expected = module.scale * seen.T.expand(2, 2)
+                torch.testing.assert_close(found.float(), expected, rtol=1e-6, atol=0)
+                assert loss.item() == pytest.approx((expected * module.weight).sum().item())
+
+
 def test_without_a_compiler_one_line_says_so(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -166,7 +166,8 @@ class Dynamics(nn.Module):
         dealt = torch.randperm(members * hand, device=observation.device)
         inputs = (part[dealt % rows].view(members, hand, -1) for part in (observation, action))
         next_observation, reward, terminated = self.step_with(self.elites, *inputs)
-        place = dealt.argsort()[:rows]
+        order = torch.arange(len(dealt), device=dealt.device)
+        place = torch.empty_like(dealt).scatter_(0, dealt, order)[:rows]  # where each row went
         return (
             next_observation.flatten(0, 1)[place],
             reward.flatten()[place],
