@@ -180,7 +180,9 @@ def main() -> int:
     figure.write_bytes(as_png(draw(growth)))
     if found:
         measured = {"transitions": growth.transitions, "lengths": growth.lengths}
-        found.write_text(json.dumps({"machine": machine(), **measured}, indent=1) + "\n")
+        found.write_text(
+            json.dumps({"machine": machine(torch.device("cpu")), **measured}, indent=1) + "\n"
+        )
     return 0
 
 

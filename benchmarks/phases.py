@@ -6,9 +6,10 @@
 Each phase is the code of the real run, called on a run that has made some environment steps: its
 networks, buffers and task. Counted are the floating-point operations of its matrix products (by
 torch's flop counter) and the bytes that its tensor operations read and write. What is timed runs
-compiled, but with `--compilation.after null`. The ceilings are taken in the same run: a product of
-the phase's heaviest shape, a large product, a large copy. The fraction is the time that the counted
-operations would take at the product's ceiling over the time that they took.
+compiled, but with `--compilation.after null`; on a GPU where there is one, but with
+`--trainer.accelerator cpu`. The ceilings are taken in the same run: a product of the phase's
+heaviest shape, a large product, a large copy. The fraction is the time that the counted operations
+would take at the product's ceiling over the time that they took.
 """
 
 import argparse
@@ -88,6 +89,8 @@ class Phases(Callback):
     def __init__(self, least: float) -> None:
         self.least = least
         self.rows: dict[str, dict[str, Any]] = {}
+        self.machine: dict[str, Any] = {}
+        self.device = torch.device("cpu")
         self.compilers: list[Compiler] = []
 
     def on_train_batch_end(
@@ -96,6 +99,8 @@ class Phases(Callback):
         agent: Any = pl_module
         if agent.env_steps != AT_STEP:
             return
+        self.device = agent.device
+        self.machine = machine(self.device)
         data = data_of(trainer)
         autocast = trainer.precision_plugin.forward_context
         batch = data.draw()
@@ -198,8 +203,7 @@ class Phases(Callback):
         }
         if traffic.products:
             (first, second), _ = traffic.products.most_common(1)[0]
-            device, dtype = torch.device("cpu"), torch.float32
-            ceiling = product_rate(first, second, device, dtype)
+            ceiling = product_rate(first, second, self.device, torch.float32)
             row["product"] = f"{list(first)} x {list(second)}"
             row["ceiling_gigaflops"] = ceiling / 1e9
             row["fraction"] = operations / taken / ceiling
@@ -239,17 +243,19 @@ def run(task: str, steps: int, callback: Callback, options: list[str]) -> None:
     cli.trainer.fit(cli.model, cli.datamodule)
 
 
-def machine() -> dict[str, Any]:
-    """What it is, and what it can do with every thread that torch uses."""
-    copied = torch.empty(2**26)
-    large = (1024, 1024)  # of which a processor without units for bfloat16 needs seconds
+def machine(device: torch.device) -> dict[str, Any]:
+    """What it is, and what it can do with every thread that torch uses, or with its GPU."""
+    on_gpu = device.type == "cuda"
+    copied = torch.empty(2**30 if on_gpu else 2**26, device=device)
+    side = 8192 if on_gpu else 1024  # a processor without units for bfloat16 needs seconds for more
+    large = (side, side)
     rates = {
-        str(dtype).removeprefix("torch."): product_rate(large, large, torch.device("cpu"), dtype)
-        / 1e9
+        str(dtype).removeprefix("torch."): product_rate(large, large, device, dtype) / 1e9
         for dtype in (torch.float32, torch.bfloat16)
     }
     return {
         "processor": platform.processor() or platform.machine(),
+        **({"gpu": torch.cuda.get_device_name(device)} if on_gpu else {}),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "commit": current_commit(),
@@ -297,11 +303,12 @@ def main() -> int:
     parser.add_argument("--compare", type=Path, help="an earlier file to compare with")
     given, options = parser.parse_known_args()
     prepare_process()
-    found: dict[str, Any] = {"machine": machine(), "options": options, "tasks": {}}
+    found: dict[str, Any] = {"options": options, "tasks": {}}
     with tempfile.TemporaryDirectory() as folder, chdir(folder):
         for task in given.tasks:
             phases, clock = Phases(given.least), Clock()
             run(task, AT_STEP, phases, options)
+            found = {"machine": phases.machine, **found}
             run(task, given.steps, clock, options)
             job = {"steps": given.steps, "steps_per_second": given.steps / clock.seconds}
             found["tasks"][task] = {"phases": phases.rows, "job": {**job, "shares": clock.shares}}

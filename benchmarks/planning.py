@@ -7,7 +7,8 @@ The sizes of the model are PETS's for HalfCheetah unless they are given, and TS-
 particles through it. Counted are the floating-point operations of a plan's matrix products, by
 torch's flop counter. The ceiling is that of a large float32 product, taken in the same run before
 and after each plan, because a machine may be slower at times; the fraction is the time that the
-counted operations would take at it over the time that they took.
+counted operations would take at it over the time that they took. On a GPU (`--device cuda`) a plan
+is a CUDA graph, as it is in a run there whose updates are compiled.
 """
 
 import argparse
@@ -21,6 +22,7 @@ import torch
 from phases import machine, product_rate, seconds
 from torch.utils.flop_counter import FlopCounterMode
 
+from lit_mbrl.capture import Captured
 from lit_mbrl.dynamics import Dynamics
 from lit_mbrl.planning import CEM, ImaginedReturn, Problem
 
@@ -48,7 +50,8 @@ def measure(
         planner(problem, state)
     device, kind = state.device, torch.float32
     before = product_rate(LARGE, LARGE, device, kind)
-    taken = seconds(lambda: planner(problem, state), given.least)
+    plan = Captured("the plan", planner) if state.is_cuda else planner
+    taken = seconds(lambda: plan(problem, state), given.least)
     ceiling = (before + product_rate(LARGE, LARGE, device, kind)) / 2
     operations = flops.get_total_flops()
     return {
@@ -79,12 +82,12 @@ def main() -> int:
     add("--elites", type=int, default=4)
     add("--rows", type=int, help="particles imagined at a time")
     add("--device", default="cpu")
+    add("--products", default="highest", help="torch's precision of float32 products, or high")
     add("--least", type=float, default=1.0, help="seconds that a plan is timed for")
     add("--json", type=Path, help="write what was found there")
     given = parser.parse_args()
-    about = machine()
-    if given.device != "cpu":
-        about["gpu"] = torch.cuda.get_device_name()
+    torch.set_float32_matmul_precision(given.products)
+    about = machine(torch.device(given.device))
     print(json.dumps(about, indent=1))
     print(
         f"{'H':>4}{'N':>6}{'P':>4}{'ms':>10}{'plans/s':>10}{'GFLOP':>9}{'ceiling':>9}{'reached':>9}"

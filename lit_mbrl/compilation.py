@@ -3,6 +3,10 @@
 A gradient step on networks of this size is some hundred small operations, and nearly half of its
 time on two threads is spent on handing them out. torch.compile makes one function of the objective
 and its gradient, whose element-wise operations are fused; the products are the same.
+
+On a GPU handing out what is left would still take longer than doing it. There Adam's arithmetic is
+compiled too, and all updates of an environment step, or one of the dynamics', are a CUDA graph,
+which is handed out at once (`lit_mbrl.capture`).
 """
 
 import sys
@@ -11,10 +15,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._dynamo import config as dynamo
 from torch._inductor import config as inductor
+from torch.optim import Optimizer
 
+from lit_mbrl.adam import FusedAdam, plain
+from lit_mbrl.capture import Captured, tensors_of
 from lit_mbrl.precision import float32
 
 Objective = Callable[..., Tensor | tuple[Tensor, ...]]
@@ -22,6 +29,9 @@ Objective = Callable[..., Tensor | tuple[Tensor, ...]]
 
 Gradient = tuple[tuple[Tensor, ...], tuple[Tensor | None, ...]]
 """What an objective returned, detached, and its gradient, None where a parameter has none."""
+
+Step = tuple[tuple[Tensor, ...], Tensor | None]
+"""What an objective returned, detached, and the norm of its gradient, if it was asked for."""
 
 
 def gradient(objective: Objective, parameters: Sequence[Tensor], *inputs: Any) -> Gradient:
@@ -61,7 +71,42 @@ class Compiler:
 
     def __init__(self) -> None:
         self.enabled = False
-        self._compiled: dict[tuple[Any, ...], _Compiled] = {}
+        self._compiled: dict[Place, _Compiled] = {}
+        self._captured: dict[Place, Captured] = {}
+
+    def step(
+        self,
+        name: str,
+        objective: Objective,
+        optimizer: Optimizer,
+        *inputs: Any,
+        max_norm: float | None = None,
+    ) -> Step:
+        """One step of an optimizer on `objective(*inputs)`.
+
+        Args:
+            name: What to call it in messages.
+            objective: A function or method, the same one at each call.
+            optimizer: Gradients are computed for its parameters alone.
+            inputs: Of the objective.
+            max_norm: Largest norm of the gradient; larger ones are scaled down to it.
+
+        Returns:
+            What the objective returned, detached, and the norm of its gradient before the scaling,
+            where that was asked for.
+        """
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        outputs, found = self.gradient(name, objective, parameters, *inputs)
+        set_gradients(parameters, found)
+        norm = None if max_norm is None else nn.utils.clip_grad_norm_(parameters, max_norm)
+        if self.enabled and parameters[0].is_cuda and isinstance(optimizer, FusedAdam):
+            optimizer.step(arithmetic=self._adam)
+        else:
+            optimizer.step()
+        return outputs, norm
+
+    def _adam(self, parameters: list[Tensor], *others: Any) -> None:
+        self._call("a step of Adam", parameters[0], plain, (parameters, *others))
 
     def gradient(
         self, name: str, objective: Objective, parameters: Sequence[Tensor], *inputs: Any
@@ -94,15 +139,45 @@ class Compiler:
         """
         return self._call(name, function, function, inputs) if self.enabled else function(*inputs)
 
+    def capture(self, name: str, function: Callable[..., Any], *inputs: Any) -> Any:
+        """What a function returns: one of many steps and calls, on a GPU as a graph of them all.
+
+        Args:
+            name: What to call it in messages.
+            function: See `Captured`; the same one at each call.
+            inputs: Of the function.
+        """
+        if not (self.enabled and torch.cuda.is_available()):
+            return function(*inputs)
+        tensors = tensors_of(inputs)
+        if not tensors[0].is_cuda:
+            return function(*inputs)
+        shapes = tuple(tensor.shape for tensor in tensors)
+        place = torch.is_autocast_enabled("cuda"), shapes, *_place(name, function, inputs)
+        if place not in self._captured:
+            self._captured[place] = Captured(name, function)
+        return self._captured[place](*inputs)
+
     def _call(
         self, name: str, key: Any, function: Callable[..., Any], inputs: tuple[Any, ...]
     ) -> Any:
-        shapes = (getattr(value, "shape", None) for value in inputs)
-        numbers = (value for value in inputs if isinstance(value, int | float))
-        place = name, key, *shapes, *numbers
+        place = _place(name, key, inputs)
         if place not in self._compiled:
             self._compiled[place] = _Compiled(name, function)
         return self._compiled[place](*inputs)
+
+
+Place = tuple[Any, ...]
+"""Where what was made of a function is kept, for inputs of one kind."""
+
+SAME = int | float | nn.Module | Optimizer
+"""Inputs of which a function is made for each, and not for their kind."""
+
+
+def _place(name: str, key: Any, inputs: tuple[Any, ...]) -> Place:
+    shapes = (getattr(value, "shape", None) for value in inputs)
+    same = (value for value in inputs if isinstance(value, SAME))
+    return name, key, *shapes, *same
 
 
 class _Compiled:
@@ -112,6 +187,8 @@ class _Compiled:
         dynamo.trace_autograd_ops = True
         self._name, self._function = name, function
         options: dict[str, Any] = {"fallback_random": True, "guard_filter_fn": _looked_up}
+        if torch.__version__ < "2.13":  # which would draw random numbers in another order
+            options["reorder_for_locality"] = False
         self._compiled = torch.compile(
             _apart(function), fullgraph=True, dynamic=False, options=options
         )

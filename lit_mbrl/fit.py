@@ -347,6 +347,8 @@ def quieten() -> None:
     # A run goes on in mid-epoch from the data module's own state.
     warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")
     warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated.*")
+    # float32 is float32 on a GPU too, so that runs there and on processors can be compared.
+    warnings.filterwarnings("ignore", message=".*TensorFloat32 tensor cores.*")
     # Lightning's tips, the first run's notice of its store, and MLflow's database migrations.
     logging.getLogger("pytorch_lightning.loggers.mlflow").setLevel(logging.ERROR)
     logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)

@@ -1,7 +1,7 @@
 """What all algorithms share: named optimizers, gradient steps, target averaging."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from lit_mbrl.adam import FusedAdam
 from lit_mbrl.behaviour import Behaviour
-from lit_mbrl.compilation import Compiler, Objective, set_gradients
+from lit_mbrl.compilation import Compiler, Objective
 from lit_mbrl.dynamics import Dynamics, FitReport, fit
 from lit_mbrl.errors import require
 
@@ -46,6 +46,7 @@ class Agent(LightningModule):
         self.compiler = Compiler()
         self.gradient_norms: dict[str, Tensor] = {}  # of clipped steps, before the clipping
         self._optimizers: dict[str, Optimizer] = {}
+        self._averaged: dict[nn.Module, tuple[list[Tensor], list[Tensor]]] = {}
 
     @abstractmethod
     def named_optimizers(self) -> dict[str, Optimizer]:
@@ -62,7 +63,16 @@ class Agent(LightningModule):
             copies: How many.
             deterministic: To evaluate, and not to collect.
         """
-        return Behaviour(partial(self.act, deterministic=deterministic))
+        act = partial(self.act, deterministic=deterministic)
+        return Behaviour(act if deterministic else self.captured("the policy", act, copies))
+
+    def captured(self, name: str, act: Callable[..., Any], copies: int) -> Callable[..., Any]:
+        """A function that acts in copies of a task; on a GPU as a graph, see `Compiler.capture`.
+
+        Of many copies episodes end one by one, and each number of them would be captured anew: so
+        it is one copy, the collector's, or none.
+        """
+        return partial(self.compiler.capture, name, act) if copies == 1 else act
 
     def fit_dynamics(self, transitions: TensorDict) -> FitReport:
         """Fit the model to transitions [N] of D_env by maximum likelihood."""
@@ -104,20 +114,18 @@ class Agent(LightningModule):
         Returns:
             What the objective returned, detached.
         """
-        optimizer = self.optimizer(name)
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        update = f"the {name}'s update"
-        outputs, found = self.compiler.gradient(update, objective, parameters, *inputs)
-        set_gradients(parameters, found)
-        if max_norm is not None:
-            self.gradient_norms[name] = nn.utils.clip_grad_norm_(parameters, max_norm)
-        optimizer.step()
+        update, optimizer = f"the {name}'s update", self.optimizer(name)
+        outputs, norm = self.compiler.step(update, objective, optimizer, *inputs, max_norm=max_norm)
+        if norm is not None:
+            self.gradient_norms[name] = norm
         return outputs
 
     @torch.no_grad()
     def track(self, target: nn.Module, source: nn.Module, rate: float) -> None:
         """Polyak averaging: target <- rate source + (1 - rate) target."""
-        torch._foreach_lerp_(list(target.parameters()), list(source.parameters()), rate)
+        if target not in self._averaged:  # to look for a module's parameters takes longer
+            self._averaged[target] = list(target.parameters()), list(source.parameters())
+        torch._foreach_lerp_(*self._averaged[target], rate)
 
     def log_step(self, **metrics: Tensor | float) -> None:
         """Log `group_name=value` as `group/name`, every `trainer.log_every_n_steps` steps.

@@ -127,7 +127,8 @@ class LOOP(SoftActorCritic):
         return (solution.action if deterministic else solution.sample)[:, 0]
 
     def behaviour(self, copies: int, deterministic: bool = False) -> PlanningBehaviour:
-        return PlanningBehaviour(self.plan, copies, explore=not deterministic)
+        plan = self.captured("the plan", self.plan, copies)
+        return PlanningBehaviour(plan, copies, explore=not deterministic)
 
     @torch.no_grad()
     def plan(self, observation: Tensor, start: Start | None = None) -> Solution:
@@ -153,10 +154,7 @@ class LOOP(SoftActorCritic):
         return values
 
     def training_step(self, batch: TensorDict, batch_idx: int) -> None:
-        for transitions in batch.unbind(0):
-            critic_loss, value = self.step("critic", self.critic_loss, transitions)  # 1.
-            actor_loss, log_prob = self.improve_policy(transitions["observation"])  # 2., 3.
-            self.track(self.target_critic, self.critic, self.target_rate)  # 4.
+        learned = self.compiler.capture("the updates", self.learn, batch)
         # The last plan was made to take this step.
         self.divergence.lerp_(self._newest_divergence, 1 / min(self.env_steps, RECENT))
-        self.log_update(critic_loss, value, actor_loss, log_prob, actor_divergence=self.divergence)
+        self.log_update(*learned, actor_divergence=self.divergence)

@@ -86,9 +86,4 @@ class MBPO(SoftActorCritic):
         return branched_rollouts(segments, self.rollout_length, self.act, self.dynamics.step)
 
     def training_step(self, batch: TensorDict, batch_idx: int) -> None:
-        for transitions in batch.unbind(0):  # l.9
-            # l.10, SAC's update
-            critic_loss, value = self.step("critic", self.critic_loss, transitions)
-            actor_loss, log_prob = self.improve_policy(transitions["observation"])
-            self.track(self.target_critic, self.critic, self.target_rate)
-        self.log_update(critic_loss, value, actor_loss, log_prob)
+        self.log_update(*self.compiler.capture("the updates", self.learn, batch))  # l.9-10

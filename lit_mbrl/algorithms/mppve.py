@@ -4,8 +4,8 @@
   l.3     fit p_theta on D_env, Eq. 10                       `fit_dynamics`, by the callback
   l.5     take an action with pi, add to D_env               the data module
   l.6-8   branched rollouts from D_env into D_model          `imagine`, by the callback
-  l.9-12  G critic updates on windows of k steps             `training_step`
-  l.13    one actor update on real states                    `training_step`
+  l.9-12  G critic updates on windows of k steps             `learn`
+  l.13    one actor update on real states                    `learn`
 
 The soft form (App. C) is the default and the form of the paper's runs; a fixed temperature of 0
 leaves the entropy out and gives the vanilla form (Eq. 11-18), see conf/mppve_vanilla.yaml.
@@ -148,6 +148,13 @@ class MPPVE(SoftActorCritic):
         return branched_rollouts(segments, self.rollout_length, self.act, self.dynamics.step)
 
     def training_step(self, batch: TensorDict, batch_idx: int) -> None:
+        learned = self.compiler.capture("the updates", self.learn, batch, self.differentiated)
+        self.log_update(*learned)
+
+    def learn(
+        self, batch: TensorDict, differentiated: int | None = None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The updates on windows [G, B], as of `SoftActorCritic`; see `sample_plan`."""
         # Neither the policy nor the model changes during the critic updates, so the plans of all
         # G targets are made at once.
         following = batch["next", "observation"].flatten(0, 1)
@@ -160,9 +167,9 @@ class MPPVE(SoftActorCritic):
             self.track(self.target_critic, self.critic, self.target_rate)  # l.11
         real = batch["observation"][:, : self.real_rows].flatten(0, 1)
         actor_loss, log_prob = self.improve_policy(
-            real, self.differentiated, max_norm=self.actor_max_norm
+            real, differentiated, max_norm=self.actor_max_norm
         )  # l.13
-        self.log_update(critic_loss, value, actor_loss, log_prob)
+        return critic_loss, value, actor_loss, log_prob
 
     @property
     def differentiated(self) -> int:

@@ -113,7 +113,7 @@ class PETS(Agent):
 
     def behaviour(self, copies: int, deterministic: bool = False) -> Behaviour:
         """Plans that start from what is left of the last ones."""
-        return PlanningBehaviour(self.plan, copies)
+        return PlanningBehaviour(self.captured("the plan", self.plan, copies), copies)
 
     def training_step(self, batch: TensorDict, batch_idx: int) -> None:
         """Nothing is learned between two fits; the last plan was made to take this step."""

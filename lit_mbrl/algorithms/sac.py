@@ -51,8 +51,4 @@ class SAC(SoftActorCritic):
         self.make_actor_critic(observation_size, action_size, hidden_sizes, temperature)
 
     def training_step(self, batch: TensorDict, batch_idx: int) -> None:
-        for transitions in batch.unbind(0):
-            critic_loss, value = self.step("critic", self.critic_loss, transitions)  # 1.
-            actor_loss, log_prob = self.improve_policy(transitions["observation"])  # 2., 3.
-            self.track(self.target_critic, self.critic, self.target_rate)  # 4.
-        self.log_update(critic_loss, value, actor_loss, log_prob)
+        self.log_update(*self.compiler.capture("the updates", self.learn, batch))

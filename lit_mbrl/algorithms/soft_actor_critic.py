@@ -25,6 +25,7 @@ class SoftActorCritic(Agent):
 
     learning_rate: float
     gamma: float
+    target_rate: float
     target_entropy: float | None
 
     def make_actor_critic(
@@ -100,6 +101,18 @@ class SoftActorCritic(Agent):
         if self.target_entropy is not None:
             self.step("temperature", self.temperature.loss, log_prob, self.target_entropy)
         return loss, log_prob
+
+    def learn(self, batch: TensorDict) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """SAC's update on each of the transitions [B] of batches [G, B].
+
+        Returns:
+            The last ones' losses and values, as `log_update` takes them.
+        """
+        for transitions in batch.unbind(0):
+            critic_loss, value = self.step("critic", self.critic_loss, transitions)  # Eq. 5
+            actor_loss, log_prob = self.improve_policy(transitions["observation"])  # Eq. 9, 18
+            self.track(self.target_critic, self.critic, self.target_rate)
+        return critic_loss, value, actor_loss, log_prob
 
     def log_update(
         self,

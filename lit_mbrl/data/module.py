@@ -178,21 +178,29 @@ class ReplayData(LightningDataModule):
             self._collector.shutdown()
             self._collector = None
 
-    def draw(self) -> TensorDict:
-        """One batch [G, B]."""
-        updates = self.updates_per_step
+    def draw(self, imagined: TensorDict | None = None) -> TensorDict:
+        """One batch [G, B].
+
+        Args:
+            imagined: Its rows from D_model [G, B'], where they are drawn already.
+        """
         parts = []
         if self.real_rows:
-            real = self.replay.sample_windows(updates * self.real_rows)
-            parts.append(real.view(updates, self.real_rows))
+            real = self.replay.sample_windows(self.updates_per_step * self.real_rows)
+            parts.append(real.view(self.updates_per_step, self.real_rows))
         if self.imagined_rows:
-            imagined = self.imagined.sample(updates * self.imagined_rows)
-            parts.append(imagined.view(updates, self.imagined_rows))
+            parts.append(self._draw_imagined() if imagined is None else imagined)
         return torch.cat(parts, 1)
 
+    def _draw_imagined(self) -> TensorDict:
+        rows = self.imagined.sample(self.updates_per_step * self.imagined_rows)
+        return rows.view(self.updates_per_step, self.imagined_rows)
+
     def _step(self, frames: Iterator[TensorDict]) -> TensorDict:
+        # First what need not wait for the action, while a GPU is busy with the last step's updates.
+        imagined = self._draw_imagined() if self.imagined_rows else None
         self._store(next(frames))
-        return self.draw()
+        return self.draw(imagined)
 
     def _act(self, observation: Tensor) -> Tensor:
         """The behaviour policy's action [A] for the observation [S] of the one copy there is.

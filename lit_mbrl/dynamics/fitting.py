@@ -1,7 +1,6 @@
 """Maximum-likelihood fitting of the ensemble, with early stopping on a holdout (MBPO)."""
 
 import math
-from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -9,7 +8,7 @@ from tensordict import TensorDict
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lit_mbrl.compilation import gradient, set_gradients
+from lit_mbrl.compilation import Compiler
 from lit_mbrl.dynamics.ensemble import Dynamics
 from lit_mbrl.dynamics.termination import fit_termination, termination_error
 
@@ -20,6 +19,8 @@ With fewer transitions an epoch is so few updates that `patience` of them may pa
 begins to fall: fits to 1,000 of HalfCheetah-v5 stopped after 7 to 11 epochs and had learned
 nothing.
 """
+
+UPDATE = "the dynamics' update"
 
 
 class FitReport(NamedTuple):
@@ -81,20 +82,15 @@ def fit(
     bootstrap = train[drawn] if networks > 1 else train.unsqueeze(0)
     best_error = torch.full((networks,), torch.inf, device=device)
     best = [parameter.detach().clone() for parameter in dynamics.ensemble.parameters()]
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     epochs = stale = 0
     per_epoch = math.ceil(len(train) / batch_size)
     while stale < patience or stale * per_epoch < patience * PATIENT_UPDATES:
         order = torch.rand(bootstrap.shape, device=device).argsort(1)
         for batch in bootstrap.gather(1, order).split(batch_size, 1):
             # The last batch of an epoch is as short as the data have it: no function for each size.
-            full = batch.shape[1] == batch_size
-            differentiate = (
-                partial(dynamics.compiler.gradient, "the dynamics' update") if full else gradient
-            )
-            _, found = differentiate(loss, parameters, dynamics, inputs[batch], targets[batch])
-            set_gradients(parameters, found)
-            optimizer.step()
+            compiler = dynamics.compiler if batch.shape[1] == batch_size else Compiler()
+            drawn_rows = inputs[batch], targets[batch]
+            compiler.capture(UPDATE, update, compiler, dynamics, optimizer, *drawn_rows)
         error = holdout_error(dynamics, inputs[holdout], targets[holdout])[0]
         improved = error < best_error * (1 - min_improvement)
         best_error = torch.where(improved, error, best_error)
@@ -115,6 +111,13 @@ def fit(
         error = termination_error(dynamics, following[holdout], ended[holdout])
         mistaken = float(error[elites].mean())
     return FitReport(epochs, float(mse[elites].mean()), float(nll[elites].mean()), mistaken)
+
+
+def update(
+    compiler: Compiler, dynamics: Dynamics, optimizer: Optimizer, inputs: Tensor, targets: Tensor
+) -> None:
+    """One step of every network on a batch of its own; see `loss` for the arguments."""
+    compiler.step(UPDATE, loss, optimizer, dynamics, inputs, targets)
 
 
 def loss(dynamics: Dynamics, inputs: Tensor, targets: Tensor) -> Tensor:

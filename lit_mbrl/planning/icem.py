@@ -96,7 +96,7 @@ def coloured_noise(like: Tensor, samples: int, exponent: float) -> Tensor:
     # The constant's part and, of an even H, the highest frequency's are real.
     share = torch.full_like(scale, 4.0)
     for alone in (0, -1) if horizon % 2 == 0 else (0,):
-        share[alone] = 2.0
+        share[alone].fill_(2.0)  # not by assignment, for which a GPU would be waited for
         real[..., alone] *= math.sqrt(2)
     deviation = (share * scale.square()).sum().sqrt() / horizon
     noise = torch.fft.irfft(scale * torch.complex(real, imaginary), n=horizon) / deviation
