@@ -208,6 +208,7 @@ class Phases(Callback):
             row["ceiling_gigaflops"] = ceiling / 1e9
             row["fraction"] = operations / taken / ceiling
         self.rows[name] = row
+        print(f"{name}: {row['milliseconds']:.3g} ms", file=sys.stderr, flush=True)
 
 
 class Clock(Callback):
@@ -304,17 +305,18 @@ def main() -> int:
     given, options = parser.parse_known_args()
     prepare_process()
     found: dict[str, Any] = {"options": options, "tasks": {}}
+    target = given.json and given.json.absolute()
     with tempfile.TemporaryDirectory() as folder, chdir(folder):
         for task in given.tasks:
             phases, clock = Phases(given.least), Clock()
             run(task, AT_STEP, phases, options)
-            found = {"machine": phases.machine, **found}
             run(task, given.steps, clock, options)
             job = {"steps": given.steps, "steps_per_second": given.steps / clock.seconds}
             found["tasks"][task] = {"phases": phases.rows, "job": {**job, "shares": clock.shares}}
+            found = {"machine": phases.machine, **found}
+            if target:
+                target.write_text(json.dumps(found, indent=1) + "\n")
     show(found, json.loads(given.compare.read_text()) if given.compare else {})
-    if given.json:
-        given.json.write_text(json.dumps(found, indent=1) + "\n")
     return 0
 
 

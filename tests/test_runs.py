@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from lit_mbrl.callbacks import Results
 from tiny import CONF, TINY, TINY_MODEL, Run, execute, learned, options
 
 from lit_mbrl.checkpoints import RUN
+from lit_mbrl.errors import ConfigurationError
 from lit_mbrl.fit import main
 
 PHASES = {"collect", "update", "fit", "imagine", "evaluate", "diagnose", "checkpoint"}
@@ -186,6 +188,17 @@ def test_results_of_a_run_that_has_ended_are_not_written_over(
     assert main(["--config", str(config), *options(run.overrides)]) == 2
     assert "results.folder" in capsys.readouterr().err
     assert all(path.read_bytes() == content for path, content in before.items())
+
+
+def test_results_of_a_run_that_was_cut_short_may_be_written_over(tmp_path: Path) -> None:
+    """Its own line tells, and not one of the same words within its configuration."""
+    described = tmp_path / "seed0.yaml"
+    described.write_text("finished: false\nconfiguration:\n  finished: true\n")
+    Results(str(tmp_path)).make_folder(seed=0, goes_on=False)
+    described.write_text("finished: true\nconfiguration:\n  finished: false\n")
+    with pytest.raises(ConfigurationError, match=r"results\.folder"):
+        Results(str(tmp_path)).make_folder(seed=0, goes_on=False)
+    Results(str(tmp_path)).make_folder(seed=0, goes_on=True)
 
 
 def test_the_stored_configuration_repeats_the_run(mppve: Run, tmp_path: Path) -> None:
