@@ -59,7 +59,7 @@ class Captured:
 
     def _capture(self) -> bool:
         assert self._inputs is not None
-        graph = torch.cuda.CUDAGraph()
+        graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
         try:
             # Other threads, which may evaluate or log, are none of its business.
             with torch.cuda.graph(graph, capture_error_mode="thread_local"):
@@ -68,6 +68,8 @@ class Captured:
             reason = str(error).strip().splitlines()[0]
             message = f"{self._name} could not be captured and runs without: {reason}"
             print(message, file=sys.stderr, flush=True)
+            torch.cuda.set_stream(stream)  # torch leaves the one of the capture in its place
+            self._graph_refused = graph  # the allocator may still refer to it
             self._refused = True
             return False
         self._graph = graph

@@ -120,7 +120,7 @@ def own_randomness(seed: int, device: torch.device) -> Iterator[None]:
     """Draw from generators seeded for what is done here; the shared ones are left as they were."""
     on_gpu = device.type == "cuda"
     with torch.random.fork_rng([device] if on_gpu else []):
-        # Not torch.manual_seed, which for each kind of device that is not in use formats a traceback
+        # Not torch.manual_seed, which for each kind of device not in use formats a traceback
         # and keeps it: a third of an evaluation's time, and memory at each of its steps.
         torch.default_generator.manual_seed(seed)
         if on_gpu:

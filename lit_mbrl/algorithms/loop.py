@@ -74,6 +74,7 @@ class LOOP(SoftActorCritic):
     """
 
     divergence: Tensor
+    _newest_divergence: Tensor
 
     def __init__(
         self,
@@ -120,14 +121,15 @@ class LOOP(SoftActorCritic):
         score = ImaginedReturn(self.dynamics, sampling, particles, discount, terminal=terminal)
         self.problem = Problem(score, action_size, self.propose)
         self.register_buffer("divergence", torch.zeros(()))
-        self._newest_divergence = torch.zeros(())
+        # In place, as all that a captured plan writes.
+        self.register_buffer("_newest_divergence", torch.zeros(()), persistent=False)
 
     def act(self, observation: Tensor, deterministic: bool = False) -> Tensor:
         solution = self.plan(observation)
         return (solution.action if deterministic else solution.sample)[:, 0]
 
     def behaviour(self, copies: int, deterministic: bool = False) -> PlanningBehaviour:
-        plan = self.captured("the plan", self.plan, copies)
+        plan = self.plan if deterministic else self.captured("the plan", self.plan, copies)
         return PlanningBehaviour(plan, copies, explore=not deterministic)
 
     @torch.no_grad()
@@ -135,7 +137,7 @@ class LOOP(SoftActorCritic):
         """Plans for observations [B, S], from what is left of earlier ones."""
         solution = self.planner(self.problem, observation, start)
         distance = (solution.action[:, 0] - self.actor.mode(observation)).norm(dim=-1)
-        self._newest_divergence = distance.mean()  # Figure 4
+        self._newest_divergence.copy_(distance.mean())  # Figure 4
         return solution
 
     def propose(self, observation: Tensor, plans: int, horizon: int) -> Tensor:

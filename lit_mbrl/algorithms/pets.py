@@ -16,6 +16,7 @@ comes after a predicted termination counts, of which the paper's tasks have none
 import math
 from collections.abc import Sequence
 
+import torch
 from tensordict import TensorDict
 from torch import Tensor
 from torch.optim import Optimizer
@@ -60,6 +61,7 @@ class PETS(Agent):
     """
 
     learns_from_batches = False
+    _score: Tensor
 
     def __init__(
         self,
@@ -96,7 +98,8 @@ class PETS(Agent):
         known = None if reward is None else resolve_reward(reward)
         score = ImaginedReturn(self.dynamics, sampling, particles, gamma, known)
         self.problem = Problem(score, action_size)
-        self._score: Tensor | float = math.nan  # of the newest plans
+        # Of the newest plans; written in place, as all that a captured plan writes.
+        self.register_buffer("_score", torch.tensor(math.nan), persistent=False)
 
     def named_optimizers(self) -> dict[str, Optimizer]:
         return {"dynamics": self.dynamics.optimizer()}
@@ -104,7 +107,7 @@ class PETS(Agent):
     def plan(self, state: Tensor, start: Start | None = None) -> Solution:  # l.5-8
         """Plans for states [B, S]."""
         solution = self.planner(self.problem, state, start)
-        self._score = solution.score.mean()
+        self._score.copy_(solution.score.mean())
         return solution
 
     def act(self, observation: Tensor, deterministic: bool = False) -> Tensor:
@@ -113,7 +116,8 @@ class PETS(Agent):
 
     def behaviour(self, copies: int, deterministic: bool = False) -> Behaviour:
         """Plans that start from what is left of the last ones."""
-        return PlanningBehaviour(self.captured("the plan", self.plan, copies), copies)
+        plan = self.plan if deterministic else self.captured("the plan", self.plan, copies)
+        return PlanningBehaviour(plan, copies)
 
     def training_step(self, batch: TensorDict, batch_idx: int) -> None:
         """Nothing is learned between two fits; the last plan was made to take this step."""
