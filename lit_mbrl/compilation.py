@@ -23,6 +23,7 @@ from torch.optim import Optimizer
 from lit_mbrl.adam import FusedAdam, plain
 from lit_mbrl.capture import Captured, tensors_of
 from lit_mbrl.precision import float32
+from lit_mbrl.products import bmm
 
 Objective = Callable[..., Tensor | tuple[Tensor, ...]]
 """A scalar to minimise, or a tuple that begins with it, of some inputs."""
@@ -106,7 +107,8 @@ class Compiler:
         return outputs, norm
 
     def _adam(self, parameters: list[Tensor], *others: Any) -> None:
-        self._call("a step of Adam", parameters[0], plain, (parameters, *others))
+        key = tuple(map(id, parameters))  # those of a group that had gradients
+        self._call("a step of Adam", key, plain, (parameters, *others))
 
     def gradient(
         self, name: str, objective: Objective, parameters: Sequence[Tensor], *inputs: Any
@@ -185,6 +187,7 @@ class _Compiled:
         # Of C++ these are threads of this process, each of which waits for a compiler.
         inductor.compile_threads = torch.get_num_threads()
         dynamo.trace_autograd_ops = True
+        _replace_products()
         self._name, self._function = name, function
         options: dict[str, Any] = {"fallback_random": True, "guard_filter_fn": _looked_up}
         if torch.__version__ < "2.13":  # which would draw random numbers in another order
@@ -210,6 +213,15 @@ class _Compiled:
         print(f"compiled {self._name} in {time.monotonic() - began:.1f} s", flush=True)
         self._ready = self._compiled
         return found
+
+
+def _replace_products() -> None:
+    """Have compiled code call our `bmm` for torch's, which it looks up at each call."""
+    # Here, since they take seconds to import, and in this order: the first one defines it.
+    import torch._inductor.kernel.bmm  # noqa: F401
+    from torch._inductor.select_algorithm import extern_kernels
+
+    extern_kernels.bmm = bmm  # type: ignore[attr-defined]
 
 
 def _apart(function: Callable[..., Any]) -> Callable[..., Any]:
