@@ -1,4 +1,4 @@
-"""When gradient steps begin to run compiled."""
+"""When gradient steps, and on a GPU actions and plans, begin to run compiled."""
 
 from typing import Any
 
@@ -12,6 +12,8 @@ from .trainer import env_steps
 
 class Compilation(Callback):
     """Gradient steps and fits run compiled from an environment step on, see `Compiler`.
+
+    On a GPU the collector's actions and plans are CUDA graphs from then on, too.
 
     Compiling takes some ten seconds for each kind of them, the first time on a machine; a
     short run does not get them back. The step at which it begins is the same for a run that goes on

@@ -63,8 +63,9 @@ class Agent(LightningModule):
             copies: How many.
             deterministic: To evaluate, and not to collect.
         """
-        act = partial(self.act, deterministic=deterministic)
-        return Behaviour(act if deterministic else self.captured("the policy", act, copies))
+        if deterministic:
+            return Behaviour(partial(self.act, deterministic=True))
+        return Behaviour(self.captured("the policy", self.act, copies))
 
     def captured(self, name: str, act: Callable[..., Any], copies: int) -> Callable[..., Any]:
         """A function that acts in copies of a task; on a GPU as a graph, see `Compiler.capture`.

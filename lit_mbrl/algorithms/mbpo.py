@@ -4,7 +4,7 @@ Algorithm 2, as this collection's roles share it out:
   l.3     fit p_theta on D_env by maximum likelihood         `fit_dynamics`, by the callback
   l.5     take an action with pi, add to D_env               the data module
   l.6-8   k-step branched rollouts from D_env into D_model   `imagine`, by the callback
-  l.9-10  G gradient updates on data of D_model              `training_step`
+  l.9-10  G gradient updates on data of D_model              `learn`
 
 As in the published code, and not in the pseudo-code: the rollouts are made right after each fit
 and not at every step, a share of each batch (5%) is real, and the policy update is SAC's. Unlike
