@@ -187,7 +187,6 @@ class _Compiled:
         # Of C++ these are threads of this process, each of which waits for a compiler.
         inductor.compile_threads = torch.get_num_threads()
         dynamo.trace_autograd_ops = True
-        _replace_products()
         self._name, self._function = name, function
         options: dict[str, Any] = {"fallback_random": True, "guard_filter_fn": _looked_up}
         if torch.__version__ < "2.13":  # which would draw random numbers in another order
@@ -203,6 +202,7 @@ class _Compiled:
     def _first(self, *inputs: Any) -> Any:
         began = time.monotonic()
         try:
+            _replace_products()
             found = self._compiled(*inputs)
         except Exception as error:  # torch's compilers have no common class of errors
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
