@@ -11,21 +11,12 @@ import time
 from contextlib import AbstractContextManager
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 
 def float32(tensor: Tensor) -> AbstractContextManager[None]:
     """A context in which nothing on the tensor's device is autocast."""
     return torch.autocast(tensor.device.type, enabled=False)
-
-
-class Float32Linear(nn.Linear):
-    """A linear layer that autocast leaves alone."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Outputs [..., out] in float32 for inputs [..., in] of any precision."""
-        with float32(input):
-            return super().forward(input.float())
 
 
 def bfloat16_cost(device: torch.device) -> float:

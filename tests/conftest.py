@@ -96,3 +96,22 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("mounting a file system needs privileges")
     yield folder
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.fixture
+def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Five seeds of MPPVE on Hopper, one cut short, a variant, and SAC on two tasks."""
+    from report_page import write
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr(sys, "argv", ["report"])
+    folder = tmp_path / "results"
+    finals = [100.0, 200.0, 300.0, 400.0, 1000.0]
+    for seed, final in enumerate(finals):
+        more = [final - 30, final, final + 30]
+        write(folder, "mppve", "MPPVE", "Hopper-v5", seed, [10.0, *more], finished=seed != 3)
+    write(folder, "mppve-bf16", "MPPVE", "Hopper-v5", 0, [])
+    write(folder, "sac", "SAC", "Hopper-v5", 7, [0.0], every=5000)
+    write(folder, "sac", "SAC", "InvertedPendulum-v5", 7, [949.0, 950.0, 20.0, 951.0])
+    return folder

@@ -1,133 +1,22 @@
 """The report: its numbers against those worked out by hand, and its page as one file."""
 
 import base64
-import math
-import sys
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-import yaml
 from mlflow.tracking import MlflowClient
 from PIL import Image
+from report_page import made
 from tiny import CONF, TINY, Run, execute
 
-from lit_mbrl.report import figures, statistics
-from lit_mbrl.report.__main__ import main
+from lit_mbrl.report import figures
 from lit_mbrl.report.runs import from_files, pick
 from lit_mbrl.report.stated import stated_for
 
 pytestmark = pytest.mark.filterwarnings("error:::lit_mbrl.report")
-
-VOID = {"meta", "link", "img", "br"}
-
-
-class Parsed(HTMLParser):
-    """A page's tables as rows of cells, its images and its links."""
-
-    def __init__(self, path: Path):
-        super().__init__()
-        self.tables: dict[str, list[list[str]]] = {}  # by the headings above
-        self.images: list[str] = []
-        self.links: list[str] = []
-        self.colors: set[tuple[str, str]] = set()  # of the labels in tables
-        self.text = path.read_text()
-        self._open: list[str] = []
-        self._headings = {"h1": "", "h2": "", "h3": ""}
-        self._color = ""
-        self.feed(self.text)
-        self.close()
-        assert not self._open
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        found = {key: value or "" for key, value in attrs}
-        if tag == "img":
-            self.images.append(found["src"])
-        self.links += [found[key] for key in ("src", "href", "action") if key in found]
-        if tag in self._headings:
-            self._headings[tag] = ""
-        if tag == "tr":
-            self._table.append([])
-        if tag in ("td", "th"):
-            self._table[-1].append("")
-        if found.get("class") == "swatch":
-            self._color = found["style"]
-        if tag not in VOID:
-            self._open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self._open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        for tag in self._open:
-            if tag in self._headings:
-                self._headings[tag] += data
-        if {"td", "th"} & set(self._open):
-            row = self._table[-1]
-            row[-1] = " ".join(f"{row[-1]} {data}".split())
-            if self._color and row[-1]:
-                self.colors.add((row[-1], self._color))
-                self._color = ""
-
-    @property
-    def _table(self) -> list[list[str]]:
-        return self.tables.setdefault(f"{self._headings['h2']}: {self._headings['h3']}", [])
-
-
-def write(
-    folder: Path,
-    name: str,
-    algorithm: str,
-    task: str,
-    seed: int,
-    returns: list[float],
-    finished: bool = True,
-    every: int = 1000,
-) -> None:
-    """A run's results as the callback writes them, 100 seconds an evaluation."""
-    place = folder / name / task
-    place.mkdir(parents=True, exist_ok=True)
-    rows = ["env_step,return_mean,return_std,episode_length,wall_seconds"]
-    for i, value in enumerate(returns, start=1):
-        rows.append(f"{every * i},{value:.4f},1.0000,10.0000,{100 * i:.4f}")
-    (place / f"seed{seed}.csv").write_text("\n".join(rows) + "\n")
-    run = {
-        "finished": finished,
-        "machine": {"cores": 2, "threads": 1},
-        "command": "python -m lit_mbrl.fit",
-        "commit": "0123456789abcdef-dirty",
-        "configuration": {
-            "seed_everything": seed,
-            "model": {"class_path": f"lit_mbrl.algorithms.{algorithm}"},
-            "data": {"env_id": task},
-        },
-    }
-    (place / f"seed{seed}.yaml").write_text(yaml.safe_dump(run))
-
-
-@pytest.fixture
-def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Five seeds of MPPVE on Hopper, one cut short, a variant, and SAC on two tasks."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setattr(sys, "argv", ["report"])
-    folder = tmp_path / "results"
-    finals = [100.0, 200.0, 300.0, 400.0, 1000.0]
-    for seed, final in enumerate(finals):
-        more = [final - 30, final, final + 30]
-        write(folder, "mppve", "MPPVE", "Hopper-v5", seed, [10.0, *more], finished=seed != 3)
-    write(folder, "mppve-bf16", "MPPVE", "Hopper-v5", 0, [])
-    write(folder, "sac", "SAC", "Hopper-v5", 7, [0.0], every=5000)
-    write(folder, "sac", "SAC", "InvertedPendulum-v5", 7, [949.0, 950.0, 20.0, 951.0])
-    return folder
-
-
-def made(*arguments: str) -> Parsed:
-    assert main([*arguments]) == 0
-    return Parsed(Path("report/index.html"))
 
 
 def test_the_tables_agree_with_numbers_worked_out_by_hand(results: Path) -> None:
@@ -232,42 +121,6 @@ def test_the_learning_curves_show_every_run(results: Path) -> None:
     assert [2700, 2700] in [list(line.get_ydata()) for line in axes.lines]
 
 
-def test_runs_of_unequal_length_and_other_steps(tmp_path: Path) -> None:
-    """A mean is of the runs that got there; between its own evaluations a run is interpolated."""
-    write(tmp_path, "sac", "SAC", "Hopper-v5", 0, [1.0, 3.0, 8.0])
-    write(tmp_path, "sac", "SAC", "Hopper-v5", 1, [5.0], every=1500)
-    write(tmp_path, "sac", "SAC", "Hopper-v5", 2, [])
-    curve = statistics.mean_curve(from_files(tmp_path))
-    assert curve.env_steps.tolist() == [1000, 1500, 2000, 3000]
-    assert curve.mean.tolist() == [1.0, 3.5, 3.0, 8.0]
-    assert curve.runs.tolist() == [1, 2, 1, 1]
-    # Of 2 and 5: deviation 3 / sqrt(2), divided by sqrt(2).
-    assert curve.error[1] == pytest.approx(1.5)
-    assert np.isnan(curve.error[[0, 2, 3]]).all()
-
-
-def test_statistics_against_known_values(tmp_path: Path) -> None:
-    eight = np.array([5.0, -1000.0, 3.0, 4.0, 1000.0, 6.0, 2000.0, -2000.0])
-    assert statistics.interquartile_mean(eight) == 4.5  # of 3, 4, 5, 6
-    assert statistics.interquartile_mean(eight[:4], eight[4:]) == 4.5
-    assert statistics.interquartile_mean(np.array([1.0, 2.0, 6.0])) == 3.0
-    # The four resamples of two values have the means 0, 50, 50 and 100.
-    assert statistics.interval(np.array([0.0, 100.0])) == (0.0, 100.0)
-    # Within strata that do not vary nothing varies.
-    assert statistics.interval(np.zeros(3), np.full(3, 100.0)) == (50.0, 50.0)
-    assert statistics.interval(np.zeros(3), np.zeros(1)) is None
-    # A percentile interval of many values is nearly the normal one of a trimmed mean.
-    many = np.random.default_rng(0).normal(7.0, 1.0, 400)
-    low, high = statistics.interval(many) or (math.nan, math.nan)
-    assert low < statistics.interquartile_mean(many) < high
-    assert high - low == pytest.approx(2 * 1.96 * math.sqrt(1.195 / 400), rel=0.15)
-    write(tmp_path, "sac", "SAC", "Hopper-v5", 0, [1.0, 9.0, 2.0, 3.0, 7.0])
-    (run,) = from_files(tmp_path)
-    assert statistics.final_return(run) == 4.0  # of 2, 3 and 7
-    assert statistics.steps_to(run, 9.0) == 2000
-    assert statistics.steps_to(run, 9.1) == math.inf
-
-
 def test_picking(results: Path) -> None:
     def names(**patterns: Any) -> list[str]:
         return [f"{run.label}/{run.name}" for run in pick(from_files(results), **patterns)]
@@ -329,82 +182,3 @@ def test_a_real_store_and_real_files_tell_the_same(
         1:
     ]
     assert picked == second
-
-
-REFUSED = {
-    "no such folder": (["--results", "nowhere"], "results: 'nowhere' was given"),
-    "a folder without results": (["--results", "empty"], "results: 'empty' was given"),
-    "both sources": (["--results", "results", "--tracking_uri", "x"], "tracking_uri: 'x' was"),
-    "no store": ([], "tracking_uri: 'sqlite:///"),
-    "no server": (["--tracking_uri", "http://127.0.0.1:9"], "tracking_uri: 'http://127.0.0.1:9'"),
-    "not a store": (["--tracking_uri", "sqlite:///file"], "tracking_uri: 'sqlite:///file'"),
-    "no such algorithm": (
-        ["--results", "results", "--algorithms", "mppve", "mbpo"],
-        "algorithms: 'mbpo' was given; allowed: a pattern that matches some of MPPVE, MPPVE-bf16",
-    ),
-    "no such task": (["--results", "results", "--tasks", "Ant*"], "tasks: 'Ant*' was given"),
-    "no run left": (
-        ["--results", "results", "--algorithms", "mppve", "--tasks", "Inv*"],
-        "tasks: 'Inv*' was given; allowed: a pattern that matches some of Hopper-v5",
-    ),
-    "no such tag": (["--results", "results", "--tags.x", "1"], "tags.x: '1' was given"),
-    "a threshold of another task": (
-        ["--results", "results", "--thresholds.Hopper-v4", "1"],
-        "thresholds: 'Hopper-v4' was given; allowed: a task of the report: Hopper-v5",
-    ),
-    "a threshold in words": (
-        ["--results", "results", "--thresholds.Hopper-v5", "high"],
-        "thresholds: 'high' was given; allowed: float",
-    ),
-    "a file for a folder": (["--results", "results", "--output", "file"], "output: 'file' was"),
-    "a misspelt option": (["--results", "results", "--outptu", "y"], "outptu: no such option; did"),
-}
-
-
-@pytest.mark.parametrize("case", REFUSED)
-def test_refusals_are_one_line(
-    case: str, results: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    Path("empty").mkdir()
-    Path("file").write_text("text")
-    arguments, expected = REFUSED[case]
-    before = sorted(Path().rglob("*"))
-    assert main(arguments) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert len(err.splitlines()) == 1
-    assert err.startswith(f"error: {expected}"), err
-    assert sorted(Path().rglob("*")) == before
-
-
-@pytest.mark.parametrize(
-    ("name", "content"),
-    {
-        "seed0.csv": "env_step,return_mean,wall_seconds\n1000,high,3\n",
-        "seed1.csv": "step,return\n1,2\n",
-        "seed2.yaml": "finished: [\n",
-        "seed3.yaml": "finished: true\n",
-        "seed4.yaml": None,
-    }.items(),
-)
-def test_spoiled_results_are_named(
-    name: str, content: str | None, results: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = Path("results/mppve/Hopper-v5", name)
-    if content is None:
-        path.unlink()
-    else:
-        path.write_text(content)
-    assert main(["--results", "results"]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"error: results: '{path}' cannot be read")
-
-
-def test_more_labels_than_colours(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for i in range(8):
-        write(results, f"mbpo-{i}", "MBPO", "Hopper-v5", 0, [1.0])
-    assert main(["--results", "results"]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("error: algorithms: ")
-    assert line.endswith("allowed: at most 10, one for each colour")
-    assert main(["--results", "results", "--algorithms", "mbpo*"]) == 0

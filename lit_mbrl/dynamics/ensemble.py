@@ -13,7 +13,7 @@ from lit_mbrl.adam import FusedAdam
 from lit_mbrl.compilation import Compiler
 from lit_mbrl.envs import LEARNED, resolve_termination
 from lit_mbrl.errors import require
-from lit_mbrl.networks.mlp import EnsembleMLP
+from lit_mbrl.networks.mlp import EnsembleMLP, lies_transposed
 from lit_mbrl.networks.noise import standard_normal
 from lit_mbrl.precision import float32
 
@@ -131,10 +131,13 @@ class Dynamics(nn.Module):
         With `members` [M], only those networks are evaluated and E is M.
         """
         x = (inputs - self.input_mean) / self.input_std
-        mean, log_var = self.ensemble(x, members).chunk(2, -1)
-        log_var = self.max_log_var - F.softplus(self.max_log_var - log_var)
-        log_var = self.min_log_var + F.softplus(log_var - self.min_log_var)
-        return mean, log_var
+        outputs = self.ensemble(x, members)
+        if not lies_transposed(outputs):
+            mean, log_var = outputs.chunk(2, -1)
+            return mean, clamped(log_var, self.min_log_var, self.max_log_var)
+        mean, log_var = outputs.mT.chunk(2, -2)
+        bounds = self.min_log_var.unsqueeze(-1), self.max_log_var.unsqueeze(-1)
+        return mean.mT, clamped(log_var, *bounds).mT
 
     def termination_logit(self, following: Tensor, members: Tensor | None = None) -> Tensor:
         """Log-odds [E, B] that s' [E, B, S] ended the episode, of a learned termination.
@@ -222,6 +225,12 @@ class Dynamics(nn.Module):
         if self.termination is not None:
             return self.termination(observation, action, following)
         return self.termination_logit(following, members) > self.termination_weight.log()
+
+
+def clamped(log_var: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
+    """A log-variance, softly between two bounds (PETS, App. A.1)."""
+    log_var = upper - F.softplus(upper - log_var)
+    return lower + F.softplus(log_var - lower)
 
 
 def swish(x: Tensor) -> Tensor:

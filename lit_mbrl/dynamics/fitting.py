@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from lit_mbrl.compilation import Compiler
 from lit_mbrl.dynamics.ensemble import Dynamics
 from lit_mbrl.dynamics.termination import fit_termination, termination_error
+from lit_mbrl.networks.mlp import lies_transposed
 
 PATIENT_UPDATES = 16
 """Updates of an epoch in the published runs' first fit, to four fifths of 5,000 transitions.
@@ -132,6 +133,8 @@ def loss(dynamics: Dynamics, inputs: Tensor, targets: Tensor) -> Tensor:
         targets: (s' - s, r), [E, B, S + 1].
     """
     mean, log_var = dynamics(inputs)
+    if lies_transposed(log_var):
+        mean, log_var, targets = mean.mT, log_var.mT, targets.mT
     nll = ((mean - targets).square() * (-log_var).exp() + log_var).mean((1, 2)).sum()
     return nll + 0.01 * (dynamics.max_log_var.sum() - dynamics.min_log_var.sum())
 

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lit_mbrl.networks.linear import Float32Linear, Linear
 from lit_mbrl.networks.noise import standard_normal
-from lit_mbrl.precision import Float32Linear
 
 LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0
 
@@ -39,7 +39,7 @@ class Actor(nn.Module):
         self.log_std = None if std is None else math.log(std)
         layers: list[nn.Module] = [Float32Linear(observation_size, hidden_sizes[0])]
         for i, o in pairwise(hidden_sizes):
-            layers += [nn.ReLU(inplace=True), nn.Linear(i, o)]
+            layers += [nn.ReLU(inplace=True), Linear(i, o)]
         outputs = Float32Linear(hidden_sizes[-1], action_size if std else 2 * action_size)
         self.network = nn.Sequential(*layers, nn.ReLU(inplace=True), outputs)
 

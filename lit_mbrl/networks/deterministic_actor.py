@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_mbrl.errors import require
-from lit_mbrl.precision import Float32Linear
+from lit_mbrl.networks.linear import Float32Linear, Linear
 
 
 class DeterministicActor(nn.Module):
@@ -33,7 +33,7 @@ class DeterministicActor(nn.Module):
         self.exploration_std = exploration_std
         layers: list[nn.Module] = [Float32Linear(observation_size, hidden_sizes[0])]
         for i, o in pairwise(hidden_sizes):
-            layers += [nn.ReLU(inplace=True), nn.Linear(i, o)]
+            layers += [nn.ReLU(inplace=True), Linear(i, o)]
         outputs = Float32Linear(hidden_sizes[-1], action_size)
         for last in outputs.parameters():
             nn.init.uniform_(last, -3e-3, 3e-3)  # actions begin near zero

@@ -77,6 +77,15 @@ def affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return _product(x, weight).add_(bias)
 
 
+def lies_transposed(x: Tensor) -> bool:
+    """Whether x [..., B, out] lies in memory column by column, as a narrow layer's outputs do.
+
+    Compiled functions go through such outputs number by number unless what follows is written of
+    their transposes.
+    """
+    return x.stride(-1) > x.stride(-2)
+
+
 def _product(x: Tensor, weight: Tensor) -> Tensor:
     """x weight. (What is compiled has `bmm` put in its place, see `compilation`.)"""
     automatic = torch.is_grad_enabled() or torch.is_autocast_enabled(x.device.type)
