@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from gymnasium.envs.mujoco.hopper_v5 import HopperEnv
 from mlflow_server import Server
+from task_faults import spoiled
 
 from lit_mbrl.algorithms import MPPVE
 
@@ -26,8 +27,8 @@ ENDING = {
     "SIGTERM": 128 + signal.SIGTERM,
     "newest checkpoint truncated": 128 + signal.SIGTERM,
     "newest checkpoint with a flipped bit": 128 + signal.SIGTERM,
-    "task raises in step": 1,
-    "task raises in reset": 1,
+    "task: raises in step": 1,
+    "task: raises in reset": 1,
     "task: NaN observation": 1,
     "task: infinite reward": 1,
     "task: larger observation": 1,
@@ -86,7 +87,7 @@ class Soak:
         if fault in ENDING:
             self.ending = fault
         if fault.startswith("task"):
-            self.task = fault
+            self.task = fault.removeprefix("task: ")
         elif fault in ENDING:
             number = signal.SIGINT if fault == "SIGINT" else signal.SIGTERM
             os.kill(os.getpid(), number)
@@ -158,20 +159,12 @@ def patch(soak: Soak) -> None:
                 soak.let_go.wait()
             return step(env, action)
         observation, reward, *rest = step(env, action)
-        match soak.task:
-            case "task raises in step":
-                raise RuntimeError("the leg fell off")
-            case "task: NaN observation":
-                observation[3] = np.nan
-            case "task: infinite reward":
-                reward = np.inf
-            case "task: larger observation":
-                observation = np.zeros(len(observation) + 1)
+        observation, reward = spoiled(soak.task, observation, reward)
         return observation, reward, *rest
 
     def faulty_reset(env: HopperEnv, **given: Any) -> Any:
         trains = threading.current_thread() is threading.main_thread()
-        if trains and soak.task == "task raises in reset":
+        if trains and soak.task == "raises in reset":
             raise OSError("no leg")
         return reset(env, **given)
 

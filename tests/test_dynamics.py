@@ -8,14 +8,26 @@ from tensordict import TensorDict
 
 from lit_mbrl.dynamics import Dynamics, fit
 from lit_mbrl.dynamics import fitting as fitting_module
+from lit_mbrl.networks.mlp import NARROW
 
 S, A = 3, 1
 NEVER = "never"
 
 
-def small(networks: int = 4, elites: int = 2, **kwargs: object) -> Dynamics:
+def small(networks: int = 4, elites: int = 2, states: int = S, **kwargs: object) -> Dynamics:
     settings = {"hidden_sizes": [16], "weight_decay": [0.0, 0.0], **kwargs}
-    return Dynamics(S, A, NEVER, networks=networks, elites=elites, **settings)  # type: ignore[arg-type]
+    return Dynamics(states, A, NEVER, networks=networks, elites=elites, **settings)  # type: ignore[arg-type]
+
+
+WIDE = NARROW  # so many states have outputs that lie row by row, S has narrow ones
+
+
+def with_bounds_of_their_own(dynamics: Dynamics) -> Dynamics:
+    """Each dimension's log-variance is clamped elsewhere."""
+    with torch.no_grad():
+        dynamics.max_log_var.uniform_(0, 1)
+        dynamics.min_log_var.uniform_(-2, -1)
+    return dynamics
 
 
 def linear_transitions(rows: int, noise: float = 0.0, scale: float = 1.0) -> TensorDict:
@@ -50,23 +62,24 @@ def test_initial_weights_are_truncated_normals() -> None:
     assert len({tuple(w.flatten()[:3].tolist()) for w in dynamics.ensemble.weights[0]}) == 7
 
 
-def test_forward_equals_separate_networks() -> None:
+@pytest.mark.parametrize("states", [S, WIDE])
+def test_forward_equals_separate_networks(states: int) -> None:
     """The batched products against one network at a time, standardised and clamped by hand."""
     torch.manual_seed(0)
-    dynamics = small()
-    dynamics.set_input_scale(torch.randn(50, S + A) * 3 + 1)
-    inputs = torch.randn(4, 6, S + A)
+    dynamics = with_bounds_of_their_own(small(states=states))
+    dynamics.set_input_scale(torch.randn(50, states + A) * 3 + 1)
+    inputs = torch.randn(4, states + 1, states + A)  # rows that may be taken for outputs
     mean, log_var = dynamics(inputs)
     for e in range(4):
         x = (inputs[e] - dynamics.input_mean) / dynamics.input_std
         (w0, w1), (b0, b1) = dynamics.ensemble.weights, dynamics.ensemble.biases
         hidden = x @ w0[e] + b0[e]
         out = (hidden * torch.sigmoid(hidden)) @ w1[e] + b1[e]
-        raw = out[:, S + 1 :]
+        raw = out[:, states + 1 :]
         upper, lower = dynamics.max_log_var, dynamics.min_log_var
         raw = upper - torch.log1p((upper - raw).exp())
         raw = lower + torch.log1p((raw - lower).exp())
-        assert torch.allclose(mean[e], out[:, : S + 1], atol=1e-6)
+        assert torch.allclose(mean[e], out[:, : states + 1], atol=1e-6)
         assert torch.allclose(log_var[e], raw, atol=1e-5)
 
 
@@ -286,17 +299,20 @@ def test_weight_decay_is_the_gradient_of_the_l2_loss() -> None:
         assert torch.allclose(mine, theirs, atol=1e-6)
 
 
-def test_loss_equals_a_naive_loop() -> None:
+@pytest.mark.parametrize("states", [S, WIDE])
+def test_loss_equals_a_naive_loop(states: int) -> None:
     torch.manual_seed(0)
-    dynamics = small()
-    inputs, targets = torch.randn(4, 5, S + A), torch.randn(4, 5, S + 1)
+    dynamics = with_bounds_of_their_own(small(states=states))
+    rows = outputs = states + 1
+    inputs, targets = torch.randn(4, rows, states + A), torch.randn(4, rows, outputs)
     mean, log_var = dynamics(inputs)
     total = 0.0
     for e in range(4):
-        for b in range(5):
-            for d in range(S + 1):
+        for b in range(rows):
+            for d in range(outputs):
                 error = (mean[e, b, d] - targets[e, b, d]) ** 2
-                total += (error / log_var[e, b, d].exp() + log_var[e, b, d]).item() / (5 * (S + 1))
+                nll = error / log_var[e, b, d].exp() + log_var[e, b, d]
+                total += nll.item() / (rows * outputs)
     total += 0.01 * sum((dynamics.max_log_var - dynamics.min_log_var).tolist())
     assert fitting_module.loss(dynamics, inputs, targets).item() == pytest.approx(total, rel=1e-5)
 

@@ -12,6 +12,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from task_faults import spoiled
 from tiny import CONF, TINY, TINY_MODEL, Lost, losses, options
 
 from lit_mbrl.algorithms import MPPVE, SAC
@@ -45,19 +46,7 @@ class Faulty(gymnasium.Env[np.ndarray, np.ndarray]):
         self.steps += 1
         observation, reward = self.observe(), 1.0
         if self.steps >= 230:
-            match self.fault:
-                case "raises in step":
-                    raise RuntimeError("the arm fell off")
-                case "NaN observation":
-                    observation[1] = np.nan
-                case "infinite observation":
-                    observation[2] = -np.inf
-                case "infinite reward":
-                    reward = float("inf")
-                case "NaN reward":
-                    reward = float("nan")
-                case "larger observation":
-                    observation = np.zeros(4, np.float32)
+            observation, reward = spoiled(self.fault, observation, reward)
         return observation, reward, False, self.steps % 20 == 0, {}
 
 
