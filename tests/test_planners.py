@@ -183,6 +183,22 @@ def test_icem_keeps_elites_within_a_search_and_for_the_next() -> None:
     )
 
 
+def test_icem_moves_its_deviation_by_the_momentum() -> None:
+    populations: list[Tensor] = []
+
+    def score(state: Tensor, plans: Tensor) -> Tensor:
+        populations.append(plans)
+        return -plans.square().sum((-2, -1))
+
+    torch.manual_seed(0)
+    planner = ICEM(1, 20_000, 500, 2, momentum=0.5, initial_std=0.2, noise_exponent=0.0, decay=1.0)
+    planner(Problem(score, 1), STATES[:1])
+    elites = sorted(populations[0].flatten().tolist(), key=abs)[:500]
+    expected = 0.5 * 0.2 + 0.5 * torch.tensor(elites).std()  # 0.10, where of variances it were 0.14
+    drawn = populations[1].flatten()[:20_000]
+    torch.testing.assert_close(drawn.std(), expected, rtol=0.03, atol=0.0)
+
+
 def test_coloured_noise_has_unit_variance_and_its_colour() -> None:
     torch.manual_seed(0)
     frequency = torch.fft.rfftfreq(32)[1:-1]

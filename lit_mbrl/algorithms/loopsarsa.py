@@ -9,6 +9,8 @@ and at every step a plan is made                                               `
 
 The paper says no more of it. Where Eq. 3 has V(s_H) stands Q with the plan's last action, as in the
 published code: there is no actor to act at s_H. There is none for ARC's prior either, so CEM plans.
+As LOOP, and unlike PETS-restricted, it collects with a sample of the last elites and is evaluated
+with their mean.
 The published code has these critics, and an actor that is improved on them for ARC's prior; it is
 left out, because its value is not that of the data's policy.
 """

@@ -11,9 +11,11 @@ proposes along each particle. What is searched for lies in [-1, 1], which there 
 Gaussian's cut at two deviations bounds, and is half of the noise, so that every action can be
 reached from every proposal; a planner's deviations are half the noise's too.
 
-The published code distils at the end of every episode, 100 epochs on its data. Here the policy is
-updated at every step of the task, on the newest `data.recent_windows` steps. Its rewards are known;
-here the reward is learned with the model unless it is given.
+The published code distils at the end of every episode, up to 100 epochs on its data, stopped early
+by a fifth that is held out. Here the policy is updated at every step of the task, on the newest
+`data.recent_windows` steps, and the weight decay that the published configuration names but does
+not use is used. Its rewards are known; here the reward is learned with the model unless it is
+given.
 """
 
 from collections.abc import Sequence

@@ -11,9 +11,10 @@ What is searched for lies in [-1, 1] and is multiplied by `noise_scale`: the cha
 and a planner's deviations are in these units.
 
 The published code fits and distils at the end of every episode. Here both are done when the model
-is fitted, in mid-episode too; the changes that the next plan starts from were found for the theta
-before. Its AVG sets theta to the mean of the changes alone; here theta moves by it. Its rewards are
-known; here the reward is learned with the model unless it is given.
+is fitted, in mid-episode too; the changes that are averaged, and those that the next plan starts
+from, were found for the theta and the scale of observations before. Its AVG sets theta to the mean
+of the changes alone; here theta moves by it. Its rewards are known; here the reward is learned with
+the model unless it is given.
 """
 
 from collections.abc import Sequence

@@ -2,9 +2,11 @@
 
 What it adds to CEM: noise that is correlated in time, elites that are kept from one iteration to
 the next and from one step of the task to the next, a population that shrinks, the mean as a
-candidate of the last iteration, and the best candidate there was as the plan. The next search
-starts from the last mean and kept elites, a step later, with their last actions repeated; the
-published code draws the new last action of a kept elite at random.
+candidate of the last iteration, and the best candidate of the last iteration as the plan, which
+with scores that are certain is the best there was. The next search starts from the last mean and
+kept elites, a step later, with their last actions repeated; the published code draws the new last
+action of a kept elite at random. It also keeps the elites' scores with them, where here they are
+scored again with the others, so that no plan stays for a lucky sample of the model's noise.
 """
 
 import math
@@ -25,7 +27,7 @@ class ICEM(Planner):
         candidates: N, plans drawn in the first iteration.
         elites: K.
         iterations: How often the Gaussian is moved.
-        momentum: Share of the old mean and variance that is kept each time (alpha).
+        momentum: Share of the old mean and deviation that is kept each time (alpha).
         initial_std: Deviation of the first Gaussian.
         noise_exponent: beta: the noise's power falls as 1 / f^beta; 0 is white noise.
         decay: gamma, by which the population shrinks from iteration to iteration, not below 2 K.
@@ -55,12 +57,12 @@ class ICEM(Planner):
 
     def __call__(self, problem: Problem, state: Tensor, start: Start | None = None) -> Solution:
         mean = self.mean_of(problem, state, start)
-        variance = mean.new_full(mean.shape, self.initial_std**2)
+        deviation = torch.full_like(mean, self.initial_std)
         kept = mean.unsqueeze(1)[:, :0] if start is None else start.kept
         for iteration in range(self.iterations):
             drawn = max(int(self.candidates * self.decay**-iteration), 2 * self.elites)
             noise = coloured_noise(mean, drawn, self.noise_exponent)
-            new = mean.unsqueeze(1) + variance.sqrt().unsqueeze(1) * noise
+            new = mean.unsqueeze(1) + deviation.unsqueeze(1) * noise
             parts = [new.clamp(-1, 1), kept]
             if iteration == self.iterations - 1:
                 parts.append(mean.unsqueeze(1))
@@ -72,7 +74,7 @@ class ICEM(Planner):
             weight = torch.full_like(best.values, 1 / self.elites)
             new_mean, new_variance = moments(elites, weight)
             mean = new_mean.lerp(mean, self.momentum)
-            variance = new_variance.lerp(variance, self.momentum)
+            deviation = new_variance.sqrt().lerp(deviation, self.momentum)
         start = Start(shifted(mean, repeat=True), shifted(kept, repeat=True))
         return Solution(elites[:, 0], best.values[:, 0], elites[:, 0], start)
 
