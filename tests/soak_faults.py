@@ -132,7 +132,10 @@ class Soak:
 
 def stored_bytes(replay: Any) -> int:
     """The bytes of the rows that a replay buffer holds."""
-    return 0 if not len(replay) else len(replay) * replay._buffer.storage[:1].bytes()
+    if not len(replay):
+        return 0
+    row = replay._buffer.storage[:1]  # of D_env a TensorDict, of D_model one tensor
+    return len(replay) * (row.nbytes if isinstance(row, torch.Tensor) else row.bytes())
 
 
 def fill(disk: Path) -> None:
