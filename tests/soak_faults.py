@@ -1,4 +1,4 @@
-"""Faults drawn at random during a run: of the task, the algorithm, the disk and the server."""
+"""Faults drawn at random during a run: signals, and of task, learning, checkpoint, disk, server."""
 
 import contextlib
 import os

@@ -8,18 +8,16 @@ from tensordict import TensorDict
 
 from lit_mbrl.dynamics import Dynamics, fit
 from lit_mbrl.dynamics import fitting as fitting_module
-from lit_mbrl.networks.mlp import NARROW
+from lit_mbrl.networks.mlp import NARROW, lies_transposed
 
 S, A = 3, 1
+WIDE = NARROW  # so many states have outputs that lie row by row, S has narrow ones
 NEVER = "never"
 
 
 def small(networks: int = 4, elites: int = 2, states: int = S, **kwargs: object) -> Dynamics:
     settings = {"hidden_sizes": [16], "weight_decay": [0.0, 0.0], **kwargs}
     return Dynamics(states, A, NEVER, networks=networks, elites=elites, **settings)  # type: ignore[arg-type]
-
-
-WIDE = NARROW  # so many states have outputs that lie row by row, S has narrow ones
 
 
 def with_bounds_of_their_own(dynamics: Dynamics) -> Dynamics:
@@ -70,6 +68,7 @@ def test_forward_equals_separate_networks(states: int) -> None:
     dynamics.set_input_scale(torch.randn(50, states + A) * 3 + 1)
     inputs = torch.randn(4, states + 1, states + A)  # rows that may be taken for outputs
     mean, log_var = dynamics(inputs)
+    assert lies_transposed(log_var) == (states == S)
     for e in range(4):
         x = (inputs[e] - dynamics.input_mean) / dynamics.input_std
         (w0, w1), (b0, b1) = dynamics.ensemble.weights, dynamics.ensemble.biases
@@ -306,6 +305,7 @@ def test_loss_equals_a_naive_loop(states: int) -> None:
     rows = outputs = states + 1
     inputs, targets = torch.randn(4, rows, states + A), torch.randn(4, rows, outputs)
     mean, log_var = dynamics(inputs)
+    assert lies_transposed(log_var) == (states == S)
     total = 0.0
     for e in range(4):
         for b in range(rows):

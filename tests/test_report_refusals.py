@@ -7,6 +7,8 @@ from report_page import write
 
 from lit_mbrl.report.__main__ import main
 
+pytestmark = pytest.mark.filterwarnings("error:::lit_mbrl.report")
+
 REFUSED = {
     "no such folder": (["--results", "nowhere"], "results: 'nowhere' was given"),
     "a folder without results": (["--results", "empty"], "results: 'empty' was given"),

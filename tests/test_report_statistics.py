@@ -10,6 +10,8 @@ from report_page import write
 from lit_mbrl.report import statistics
 from lit_mbrl.report.runs import from_files
 
+pytestmark = pytest.mark.filterwarnings("error:::lit_mbrl.report")
+
 
 def test_runs_of_unequal_length_and_other_steps(tmp_path: Path) -> None:
     """A mean is of the runs that got there; between its own evaluations a run is interpolated."""

@@ -1,19 +1,23 @@
 """Linear layers of a single network."""
 
+import torch
 from torch import Tensor, nn
 
 from lit_mbrl.precision import float32
 
 
 class Linear(nn.Linear):
-    """Torch's, with the bias added after the product.
+    """Torch's, with the bias added after the product in what is compiled without gradients.
 
-    Torch copies the bias to every row first, and has the product add to it; in what is compiled the
-    addition here is part of the activation that follows.
+    On a processor torch copies the bias to every row first, and has the product add to it; compiled
+    code adds it in one pass with the activation that follows. Elsewhere that would be a pass more,
+    and the weight's gradient of such a product lies transposed.
     """
 
     def forward(self, input: Tensor) -> Tensor:
         """Outputs [..., out] for inputs [..., in]."""
+        if torch.is_grad_enabled() or not torch.compiler.is_compiling():
+            return super().forward(input)
         # A batch of one: a plain product with an addition would be compiled into torch's form.
         rows = input.reshape(1, -1, self.in_features)
         product = rows.bmm(self.weight.mT.unsqueeze(0)).add_(self.bias)

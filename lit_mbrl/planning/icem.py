@@ -2,8 +2,8 @@
 
 What it adds to CEM: noise that is correlated in time, elites that are kept from one iteration to
 the next and from one step of the task to the next, a population that shrinks, the mean as a
-candidate of the last iteration, and the best candidate of the last iteration as the plan, which
-with scores that are certain is the best there was. The next search starts from the last mean and
+candidate of the last iteration, and the best candidate of the last iteration as the plan: the best
+there was, if elites are kept and scores are certain. The next search starts from the last mean and
 kept elites, a step later, with their last actions repeated; the published code draws the new last
 action of a kept elite at random. It also keeps the elites' scores with them, where here they are
 scored again with the others, so that no plan stays for a lucky sample of the model's noise.
