@@ -6,9 +6,11 @@ import pytest
 import torch
 from tensordict import TensorDict
 from torch import Tensor, nn
+from torch._dynamo.testing import CompileCounter
 from torch._inductor import config as inductor
 
 from lit_mbrl.algorithms import MBPO, MPPVE, SAC, Agent
+from lit_mbrl.allocator import forget_earlier_runs
 from lit_mbrl.compilation import Compiler, gradient, set_gradients
 from lit_mbrl.dynamics import Dynamics, fit
 
@@ -199,3 +201,15 @@ def test_a_transposed_gradient_steps_the_weights_that_it_is_of() -> None:
         fused.step()
         plain.step()
     torch.testing.assert_close(weight, naive)
+
+
+def test_what_earlier_runs_compiled_is_forgotten() -> None:
+    """A process that goes on from checkpoints again and again keeps the code of none before."""
+    counted = CompileCounter()
+    doubled = torch.compile(lambda x: 2 * x, backend=counted)
+    for _ in range(2):
+        doubled(torch.ones(3))
+    assert counted.frame_count == 1
+    forget_earlier_runs()
+    doubled(torch.ones(3))
+    assert counted.frame_count == 2
