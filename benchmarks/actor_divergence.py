@@ -57,7 +57,9 @@ def main() -> None:
                 for axes, values in zip(every, logged.values(), strict=True):
                     axes.plot([*values], [*values.values()], color=color)
         for axes, title in zip(every, METRICS.values(), strict=True):
-            axes.set(xlabel=f"environment steps on {given.task}", ylabel=title, ylim=(0, None))
+            lowest = min(0, axes.get_ylim()[0])  # returns may be negative
+            axes.set(xlabel=f"environment steps on {given.task}", ylabel=title)
+            axes.set_ylim(bottom=lowest)
         every[0].legend(labelcolor="linecolor", handlelength=1.5)
     given.figure.write_bytes(as_png(figure))
 
