@@ -10,6 +10,8 @@ and the buffer's memory. Fits are not part of it: the time of an epoch is given,
 takes five to ten and more.
 """
 
+import lit_mbrl  # isort: skip  # noqa: F401  # before torch, see lit_mbrl.mkl
+
 import argparse
 import json
 import sys

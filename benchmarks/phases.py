@@ -12,6 +12,8 @@ heaviest shape, a large product, a large copy. The fraction is the time that the
 would take at the product's ceiling over the time that they took.
 """
 
+import lit_mbrl  # isort: skip  # noqa: F401  # before torch, see lit_mbrl.mkl
+
 import argparse
 import json
 import platform

@@ -11,6 +11,8 @@ counted operations would take at it over the time that they took. On a GPU (`--d
 is a CUDA graph, as it is in a run there whose updates are compiled.
 """
 
+import lit_mbrl  # isort: skip  # noqa: F401  # before torch, see lit_mbrl.mkl
+
 import argparse
 import json
 import sys

@@ -6,6 +6,8 @@ At the sizes of a model's hidden layers: the elites' in plans, and all networks'
 two products of their gradient. Both take turns; a time is the least of five rounds.
 """
 
+import lit_mbrl  # isort: skip  # noqa: F401  # before torch, see lit_mbrl.mkl
+
 from functools import partial
 
 import torch

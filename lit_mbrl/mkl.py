@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 OFF = "LIT_MBRL_MKL_AS_IT_IS"
 """Environment variable that, when set to anything, leaves MKL's choice to MKL."""
 
+CPUINFO = Path("/proc/cpuinfo")
 ANSWER = "int mkl_serv_intel_cpu_true(void) { return 1; }"
 NEEDED = {"avx512f", "avx512cd", "avx512bw", "avx512dq", "avx512vl"}
 """What MKL's AVX-512 kernels ask of a processor."""
@@ -51,7 +52,7 @@ def use_avx512() -> bool:
 def _held_back() -> bool:
     """Whether this is a processor of AMD with AVX-512, as Linux describes it."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = CPUINFO.read_text().splitlines()
     except OSError:
         return False
     facts = {key.strip(): value.split() for key, _, value in (x.partition(":") for x in lines)}

@@ -15,6 +15,7 @@ import pytest
 # is imported, and inherited by the processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import lit_mbrl  # isort: skip  # noqa: F401  # before torch, see lit_mbrl.mkl
 import torch
 
 # Under nohup it would be ignored, also by the processes that tests start and hang up on.

@@ -1,0 +1,73 @@
+"""Which kernels MKL runs on a processor of AMD."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from lit_mbrl import mkl
+
+PROGRAM = """
+import ctypes
+from pathlib import Path
+{imports}
+library = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
+error = (a := torch.randn(300, 200, dtype=torch.float64)) @ (b := torch.randn(200, 500).double())
+error -= (a.float() @ b.float()).double()
+print(library.mkl_serv_cpu_detect(), float(error.abs().max()) < 1e-4)
+"""
+FIRST, LAST = "import lit_mbrl, torch", "import torch, lit_mbrl"
+AVX512 = 7
+"""What `mkl_serv_cpu_detect` says of a processor whose AVX-512 kernels are taken."""
+
+on_amd = pytest.mark.skipif(
+    not mkl._held_back() or not torch.backends.mkl.is_available(),
+    reason="MKL is not there, or takes what this processor has",
+)
+
+
+def kernels(imports: str, **variables: str) -> tuple[int, bool]:
+    """MKL's kernels in a process of its own, and whether a product of theirs is right."""
+    program = [sys.executable, "-c", PROGRAM.format(imports=imports)]
+    environment = {key: value for key, value in os.environ.items() if key != mkl.OFF}
+    done = subprocess.run(
+        program, capture_output=True, text=True, check=True, env=environment | variables
+    )
+    assert not done.stderr
+    kind, right = done.stdout.split()
+    return int(kind), right == "True"
+
+
+@on_amd
+def test_a_process_that_imports_lit_mbrl_first_has_those_of_avx512() -> None:
+    assert kernels(FIRST) == (AVX512, True)
+
+
+@on_amd
+def test_they_are_left_alone_where_it_comes_too_late_or_is_told_so_or_cannot() -> None:
+    """And nothing is said of it."""
+    before = kernels("import torch")
+    assert before[0] != AVX512
+    assert kernels(LAST) == before
+    assert kernels(FIRST, **{mkl.OFF: "1"}) == before
+    assert kernels(FIRST, PATH="") == before
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "held_back"),
+    [
+        ("vendor_id\t: AuthenticAMD\nflags\t: avx512f avx512cd avx512bw avx512dq avx512vl", True),
+        ("vendor_id\t: AuthenticAMD\nflags\t: fma avx2 avx512f", False),
+        ("vendor_id\t: GenuineIntel\nflags\t: avx512f avx512cd avx512bw avx512dq avx512vl", False),
+        ("Features\t: fp asimd", False),
+    ],
+)
+def test_which_processors_it_is_for(
+    cpuinfo: str, held_back: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cpuinfo").write_text(cpuinfo)
+    monkeypatch.setattr(mkl, "CPUINFO", tmp_path / "cpuinfo")
+    assert mkl._held_back() is held_back
