@@ -2,4 +2,5 @@
 
 from lit_mbrl.mkl import use_avx512
 
-use_avx512()  # has to be before torch is loaded
+MKL_ANSWERED = use_avx512()  # has to be before torch is loaded
+"""Whether MKL was made to run its AVX-512 kernels on a processor of AMD."""
