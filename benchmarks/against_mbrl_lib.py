@@ -38,6 +38,7 @@ REQUIRED = [
 
 def ours() -> float:
     """Seconds that our MBPO takes from step `FIRST` to step `LAST`."""
+    import lit_mbrl  # isort: skip  # noqa: F401  # before torch, see lit_mbrl.mkl
     from pytorch_lightning import Callback
 
     from lit_mbrl.fit import build, prepare_process

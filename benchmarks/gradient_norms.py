@@ -8,6 +8,8 @@ the norm of the gradient of a batch, its median and largest over the batches; an
 between the gradients of two batches, which is 1 where they agree and 0 where they are noise.
 """
 
+import lit_mbrl  # isort: skip  # noqa: F401  # before torch, see lit_mbrl.mkl
+
 import argparse
 import logging
 from collections.abc import Iterator

@@ -8,6 +8,8 @@ states. MPDP's plans never stop early here and their model error costs nothing; 
 of all policies together, its first one's is beside it.
 """
 
+import lit_mbrl  # isort: skip  # noqa: F401  # before torch, see lit_mbrl.mkl
+
 import argparse
 import logging
 import math

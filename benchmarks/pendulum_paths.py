@@ -7,6 +7,8 @@ linearised at rest, and the slowest mode of the closed loop with it. A mode whos
 above 1 takes the cart away for good.
 """
 
+import lit_mbrl  # isort: skip  # noqa: F401  # before torch, see lit_mbrl.mkl
+
 import argparse
 
 import numpy as np

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -32,10 +33,19 @@ def use_avx512() -> bool:
 
     Returns:
         Whether the answer was put in place. Not so, and without harm, where there is nothing to
-        gain, no compiler of C, or where torch is loaded already.
+        gain, no compiler of C, or where torch is loaded already, of which a warning tells.
     """
+    if OFF in os.environ or not _held_back():
+        return False
+    if "torch" in sys.modules:
+        warnings.warn(
+            "torch was imported before lit_mbrl: on this processor its products take twice the "
+            f"time that they need, see lit_mbrl.mkl ({OFF}=1 says that this is wanted)",
+            stacklevel=3,
+        )
+        return False
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-    if OFF in os.environ or "torch" in sys.modules or compiler is None or not _held_back():
+    if compiler is None:
         return False
     with TemporaryDirectory() as folder:
         source, library = Path(folder, "answer.c"), Path(folder, "answer.so")
