@@ -127,7 +127,7 @@ def test_arc_is_the_naive_loop(kept: bool) -> None:
         new = sum((w * (plan - mean) ** 2 for w, plan in pairs), torch.zeros(3, 1))
         variance = 0.1 * variance + 0.9 * new
     torch.testing.assert_close(found.action[0], mean, rtol=1e-4, atol=1e-5)
-    assert (found.start.mean[0] == torch.cat([found.action[0, 1:], found.action[0, -1:]])).all()
+    assert (found.start.mean[0] == torch.cat([found.action[0, 1:], torch.zeros(1, 1)])).all()
 
 
 def test_arc_has_a_plan_of_the_actor_however_few_candidates() -> None:
@@ -244,6 +244,18 @@ def test_arc_with_an_infinite_temperature_returns_the_priors_mean() -> None:
     solution = planner(problem, STATES, start)
     prior = 0.3 * 0.5 + 0.7 * -0.2
     torch.testing.assert_close(solution.action, torch.full((3, 4, 1), prior), atol=0.01, rtol=0)
+
+
+@pytest.mark.parametrize("planner", [CEM(3, 100, 20), MPPI(3, 100), ARC(3, 100, actor_share=0.0)])
+def test_plans_leave_the_bounds_where_nothing_holds_them(planner: Planner) -> None:
+    """A Gaussian that is narrow near a bound would stay there for as long as scores are equal."""
+    torch.manual_seed(0)
+    problem = Problem(lambda state, plans: plans.new_zeros(plans.shape[:2]), 2)
+    start = Start(torch.full((3, 3, 2), 0.999), torch.zeros(3, 0, 3, 2))
+    for _ in range(4):
+        solution = planner(problem, STATES, start)
+        start = solution.start
+    assert solution.action[:, 0].abs().max() < 0.5
 
 
 def test_plans_are_shifted_by_a_step() -> None:

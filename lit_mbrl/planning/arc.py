@@ -9,7 +9,10 @@ As in the published code a tenth of the old variance is kept beside Eq. 8, the f
 noise's part of the prior's, (1 - beta) sigma^2 (there sigma^2): where scores differ by much more
 than eta one candidate has all the weight, and without it no variance would be left after the first
 iteration. Gaussians are cut off at two deviations and at the bounds, as PETS does, and the last
-action of the last step's plan is repeated. In the paper the actor's plans are among the first
+step's plan goes on with 0, its range's middle, likewise. (The paper says no more than shifted, the
+published code repeats the plan's last action. Near a bound such a Gaussian is narrow, and where
+scores differ by less than eta nothing moves it: without an action that is new, plans hold theirs
+for many steps, see docs/lookahead.md.) In the paper the actor's plans are among the first
 candidates alone (p_prior is the first distribution); in the published code they are among those of
 each iteration, so that the search cannot leave them behind where they score well
 (`keep_actor_plans`). Unlike it, the last step's plan is its mean (mu_{t-1}); there, where it
@@ -92,7 +95,7 @@ class ARC(Planner):
             weight = softmax_weights(score, self.temperature)
             mean, new_variance = moments(candidates, weight)  # Eq. 8
             variance = new_variance.lerp(variance, self.momentum)
-        return weighted_solution(mean, candidates, score, weight, shifted(mean, repeat=True))
+        return weighted_solution(mean, candidates, score, weight, shifted(mean))
 
     def plans_of_actor(self, problem: Problem, state: Tensor) -> Tensor:
         """beta N plans [B, beta N, H, A] of the actor."""
