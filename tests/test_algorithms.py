@@ -2,6 +2,7 @@
 
 import inspect
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -70,14 +71,22 @@ def test_a_complete_configuration_names_every_value_of_its_algorithm(path: Path)
     assert cli.model.hparams["observation_size"] == 4
 
 
+def assert_holds(found: Any, named: dict[str, Any]) -> None:
+    """What is named has these values, at any depth; there may be more."""
+    for key, value in named.items():
+        if isinstance(value, dict):
+            assert_holds(found[key], value)
+        else:
+            assert found[key] == value
+
+
 @pytest.mark.parametrize("path", OVERLAYS, ids=lambda p: f"{p.parent.name}/{p.stem}")
 def test_a_task_is_a_second_configuration(path: Path) -> None:
     cli = build(["--config", str(CONF / f"{path.parent.name}.yaml"), "--config", str(path)])
     overlay = yaml.safe_load(path.read_text())
     assert cli.datamodule.env_id == overlay["data"]["env_id"]
     assert cli.trainer.max_epochs == overlay["trainer"]["max_epochs"]
-    for key, value in overlay["model"]["init_args"].items():
-        assert cli.model.hparams[key] == value
+    assert_holds(cli.model.hparams, overlay["model"]["init_args"])
     assert cli.model.hparams["observation_size"] == cli.datamodule.observation_size
     assert cli.model.hparams["action_size"] == cli.datamodule.action_size
 
