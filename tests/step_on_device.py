@@ -7,6 +7,8 @@ if none. Prints a line of JSON for each: what was waited for, on which devices t
 were, and a digest of the weights that were learned; or the error of the run.
 """
 
+import lit_mbrl  # isort: skip  # noqa: F401  # before torch, see lit_mbrl.mkl
+
 import hashlib
 import json
 import sys
