@@ -23,10 +23,10 @@ def use_avx512() -> bool:
 
     MKL takes them on Intel's processors alone. On others it keeps to AVX2, on Zen 5 half as many
     operations a cycle: 234 instead of 521 GFLOP/s in float32 on two cores (docs/performance.md; a
-    Zen 4, whose cores do an operation of AVX-512 in two halves, has less to gain). It
-    asks a function of its own, `mkl_serv_intel_cpu_true`, whether the processor is Intel's, and
-    then the processor itself what it can do. A library of that one function, loaded before torch,
-    answers yes in its place. MKL documents no option for this: `MKL_ENABLE_INSTRUCTIONS` and
+    Zen 4, whose cores do an operation of AVX-512 in two halves, has less to gain). It asks a
+    function of its own, `mkl_serv_intel_cpu_true`, whether the processor is Intel's, and then the
+    processor itself what it can do. A library of that one function, loaded before torch, answers
+    yes in its place. MKL documents no option for this: `MKL_ENABLE_INSTRUCTIONS` and
     `MKL_CBWR` are without effect there. (With the answer in place they are heeded.)
 
     The kernels differ in rounding, so that a run is repeated bit by bit with the same choice only.
