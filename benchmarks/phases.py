@@ -30,6 +30,7 @@ import torch
 from lit_mbrl.callbacks import EnvStepCheckpoint, Evaluation
 from lit_mbrl.callbacks.trainer import data_of, log
 from pytorch_lightning import Callback, LightningModule, Trainer
+from tensordict import TensorDict
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -110,7 +111,7 @@ class Phases(Callback):
         with torch.no_grad():
             plan = agent.sample_plan(batch["next", "observation"].flatten(0, 1))
         real = batch["observation"][:, : agent.real_rows].flatten(0, 1)
-        windows, first = batch[0], Plan(*(part[: batch.shape[1]] for part in plan))
+        targets = [part.unflatten(0, batch.shape) for part in plan]
 
         following = batch["next", "observation"].flatten(0, 1)
         self.compilers = [m.compiler for m in agent.modules() if hasattr(m, "compiler")]
@@ -119,14 +120,25 @@ class Phases(Callback):
             with autocast():
                 agent.compiler.call("the plans", agent.sample_plan, following)
 
+        def critic_updates(batch: TensorDict, *plans: Tensor) -> None:
+            for windows, *plan in zip(batch.unbind(0), *plans, strict=True):
+                agent.step("critic", agent.critic_loss, windows, Plan(*plan))
+                agent.track(agent.target_critic, agent.critic, agent.target_rate)
+
         def critic() -> None:
             with autocast():
-                agent.step("critic", agent.critic_loss, windows, first)
-                agent.track(agent.target_critic, agent.critic, agent.target_rate)
+                agent.compiler.capture("critic updates", critic_updates, batch, *targets)
+
+        def actor_update(real: Tensor) -> None:
+            agent.step("actor", agent.actor_loss, real, agent.differentiated, max_norm=10.0)
 
         def actor() -> None:
             with autocast():
-                agent.step("actor", agent.actor_loss, real, agent.differentiated, max_norm=10.0)
+                agent.compiler.capture("the actor's update", actor_update, real)
+
+        def learn() -> None:
+            with autocast():
+                agent.compiler.capture("the updates", agent.learn, batch, agent.differentiated)
 
         transitions = data.replay.transitions()
 
@@ -147,8 +159,9 @@ class Phases(Callback):
         updates = data.updates_per_step
         frames = iter(data._collector)  # type: ignore[arg-type]
         self.time("plans of all targets", plans, per=updates, unit="critic update")
-        self.time("critic update", critic, per=1, unit="critic update")
+        self.time("critic update", critic, per=updates, unit="critic update")
         self.time("actor update", actor, per=1, unit="actor update")
+        self.time("all updates of a step", learn, per=updates, unit="critic update")
         self.time("dynamics epoch", fit_dynamics, per=lambda report: report.epochs, unit="epoch")
         self.time("imagination", imagine, per=10_000, unit="row")
         self.time("drawing a step's batch", data.draw, per=rows, unit="row")

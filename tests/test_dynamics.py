@@ -345,3 +345,33 @@ def test_a_single_network_is_fitted_to_every_row() -> None:
         dynamics.forward = noted  # type: ignore[method-assign, assignment]
         fit(dynamics, dynamics.optimizer(), linear_transitions(500, noise=0.1), patience=1)
         assert all(fewest <= len(rows) / 400 <= most for rows in seen)
+
+
+@pytest.mark.parametrize("group", [1, 2, 4])
+def test_the_batches_of_an_epoch_are_its_rows_in_order(group: int) -> None:
+    """In groups of some, each network's rows its own; the last batch is what is left."""
+    rows = torch.arange(2 * 35).view(2, 35)
+    groups = list(fitting_module.grouped(rows, 8, group))
+    assert [len(batches) for batches in groups] == {1: [1] * 5, 2: [2, 2, 1], 4: [4, 1]}[group]
+    one_by_one = [batch for batches in groups for batch in batches]
+    assert [batch.shape[1] for batch in one_by_one] == [8, 8, 8, 8, 3]
+    assert torch.equal(torch.cat(one_by_one, 1), rows)
+    exact = list(fitting_module.grouped(rows[:, :32], 8, group))
+    assert torch.equal(torch.cat([b for batches in exact for b in batches], 1), rows[:, :32])
+
+
+def test_a_group_of_updates_is_one_after_the_other() -> None:
+    found = []
+    for groups in ([slice(0, 3)], [slice(i, i + 1) for i in range(3)]):
+        torch.manual_seed(0)
+        dynamics = Dynamics(2, 1, "never", [8], [0.0, 0.0], networks=2, elites=1)
+        optimizer = dynamics.optimizer()
+        inputs, targets = torch.randn(3, 2, 16, 3), torch.randn(3, 2, 16, 3)
+        before = [parameter.detach().clone() for parameter in dynamics.parameters()]
+        for part in groups:
+            fitting_module.update(
+                dynamics.compiler, dynamics, optimizer, inputs[part], targets[part]
+            )
+        found.append([parameter.detach() for parameter in dynamics.parameters()])
+        assert not any(map(torch.equal, before, found[-1]))
+    assert all(map(torch.equal, *found))

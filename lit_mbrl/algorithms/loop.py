@@ -118,7 +118,14 @@ class LOOP(SoftActorCritic):
             discount, terminal = 1.0, TerminalValue(self.first_value, tail=1)
         else:
             discount, terminal = gamma, TerminalValue(self.value, tail=0)
-        score = ImaginedReturn(self.dynamics, sampling, particles, discount, terminal=terminal)
+        score = ImaginedReturn(
+            self.dynamics,
+            sampling,
+            particles,
+            discount,
+            terminal=terminal,
+            compiler=self.compiler,
+        )
         self.problem = Problem(score, action_size, self.propose)
         self.register_buffer("divergence", torch.zeros(()))
         # In place, as all that a captured plan writes.

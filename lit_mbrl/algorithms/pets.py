@@ -96,7 +96,9 @@ class PETS(Agent):
             dynamics_elites,
         )
         known = None if reward is None else resolve_reward(reward)
-        score = ImaginedReturn(self.dynamics, sampling, particles, gamma, known)
+        score = ImaginedReturn(
+            self.dynamics, sampling, particles, gamma, known, compiler=self.compiler
+        )
         self.problem = Problem(score, action_size)
         # Of the newest plans; written in place, as all that a captured plan writes.
         self.register_buffer("_score", torch.tensor(math.nan), persistent=False)

@@ -1,6 +1,7 @@
 """Maximum-likelihood fitting of the ensemble, with early stopping on a holdout (MBPO)."""
 
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -20,6 +21,9 @@ With fewer transitions an epoch is so few updates that `patience` of them may pa
 begins to fall: fits to 1,000 of HalfCheetah-v5 stopped after 7 to 11 epochs and had learned
 nothing.
 """
+
+GROUP = 8
+"""Updates that are one CUDA graph on a GPU, since to hand out a graph has a cost of its own."""
 
 UPDATE = "the dynamics' update"
 
@@ -84,13 +88,14 @@ def fit(
     best_error = torch.full((networks,), torch.inf, device=device)
     best = [parameter.detach().clone() for parameter in dynamics.ensemble.parameters()]
     epochs = stale = 0
+    group = GROUP if inputs.is_cuda else 1
     per_epoch = math.ceil(len(train) / batch_size)
     while stale < patience or stale * per_epoch < patience * PATIENT_UPDATES:
         order = torch.rand(bootstrap.shape, device=device).argsort(1)
-        for batch in bootstrap.gather(1, order).split(batch_size, 1):
+        for batches in grouped(bootstrap.gather(1, order), batch_size, group):
             # The last batch of an epoch is as short as the data have it: no function for each size.
-            compiler = dynamics.compiler if batch.shape[1] == batch_size else Compiler()
-            drawn_rows = inputs[batch], targets[batch]
+            compiler = dynamics.compiler if batches.shape[2] == batch_size else Compiler()
+            drawn_rows = inputs[batches], targets[batches]
             compiler.capture(UPDATE, update, compiler, dynamics, optimizer, *drawn_rows)
         error = holdout_error(dynamics, inputs[holdout], targets[holdout])[0]
         improved = error < best_error * (1 - min_improvement)
@@ -114,11 +119,25 @@ def fit(
     return FitReport(epochs, float(mse[elites].mean()), float(nll[elites].mean()), mistaken)
 
 
+def grouped(rows: Tensor, batch_size: int, group: int) -> Iterator[Tensor]:
+    """Batches of an epoch's rows [E, N], in order, `group` of them at a time: [G, E, B].
+
+    What is left for no whole group comes one by one, and the last batch is as short as that is.
+    """
+    whole = rows.shape[1] // (group * batch_size) * group * batch_size
+    for part in rows[:, :whole].unflatten(1, (-1, group, batch_size)).unbind(1):
+        yield part.transpose(0, 1).contiguous()
+    if whole < rows.shape[1]:
+        for part in rows[:, whole:].split(batch_size, 1):
+            yield part.unsqueeze(0)
+
+
 def update(
     compiler: Compiler, dynamics: Dynamics, optimizer: Optimizer, inputs: Tensor, targets: Tensor
 ) -> None:
-    """One step of every network on a batch of its own; see `loss` for the arguments."""
-    compiler.step(UPDATE, loss, optimizer, dynamics, inputs, targets)
+    """Steps of every network on batches of its own, [G, E, B, ...]; see `loss` for the rest."""
+    for batch in zip(inputs, targets, strict=True):
+        compiler.step(UPDATE, loss, optimizer, dynamics, *batch)
 
 
 def loss(dynamics: Dynamics, inputs: Tensor, targets: Tensor) -> Tensor:

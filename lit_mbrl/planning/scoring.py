@@ -1,11 +1,13 @@
 """What a plan is worth: its return in imagination, by trajectory sampling (PETS, 5)."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
+from lit_mbrl.compilation import Compiler
 from lit_mbrl.dynamics import Dynamics, FrozenNetworks
 from lit_mbrl.envs import Reward
 from lit_mbrl.errors import require
@@ -25,6 +27,10 @@ UNDEFINED = -1e9
 
 ROWS = {"cpu": 4096, "cuda": 2**18}
 """Rows imagined at a time: what a processor's cache holds, and what keeps a GPU busy."""
+
+
+Advance = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
+"""`ImaginedReturn._advance` with a step of the model."""
 
 
 class TerminalValue(NamedTuple):
@@ -54,6 +60,8 @@ class ImaginedReturn:
         reward: A known reward in place of the model's.
         terminal: What comes after the imagined steps.
         rows: Particles imagined at a time, which bounds the memory; `ROWS` by default.
+        compiler: Compiles, once it is enabled, the steps of plans from one state, those that are
+            collected with. (Evaluations plan from a number of states that falls as episodes end.)
     """
 
     def __init__(
@@ -65,6 +73,7 @@ class ImaginedReturn:
         reward: Reward | None = None,
         terminal: TerminalValue | None = None,
         rows: int | None = None,
+        compiler: Compiler | None = None,
     ):
         choices = get_args(Sampling)
         require(sampling in choices, "model.sampling", sampling, ", ".join(choices))
@@ -81,7 +90,7 @@ class ImaginedReturn:
         require(allowed[0], "model.particles", particles, allowed[1])
         self.dynamics, self.sampling, self.particles = dynamics, sampling, particles
         self.gamma, self.reward, self.terminal = gamma, reward, terminal
-        self.rows = rows
+        self.rows, self.compiler = rows, compiler
 
     def __call__(self, state: Tensor, plans: Tensor) -> Tensor:
         """Scores [B, N] of plans [B, N, H, A] from states [B, S]."""
@@ -95,31 +104,46 @@ class ImaginedReturn:
         rows = self.rows or ROWS.get(state.device.type, ROWS["cpu"])
         size = max(1, rows // self.particles)
         chunks = zip(states.split(size), plans.flatten(0, 1).split(size), strict=True)
-        found = torch.cat([self._roll(step, *chunk) for chunk in chunks], 1)
+        advance: Advance = partial(self._advance, step)
+        if self.compiler is not None and len(state) == 1:
+            advance = partial(self.compiler.call, "a step of plans", self._advance, step)
+        found = torch.cat([self._roll(advance, *chunk) for chunk in chunks], 1)
         finite = found.nan_to_num(UNDEFINED, UNDEFINED, UNDEFINED)
         return finite.T.reshape(len(state), candidates, self.particles)
 
-    def _roll(self, step: Step, state: Tensor, plan: Tensor) -> Tensor:
+    def _roll(self, advance: Advance, state: Tensor, plan: Tensor) -> Tensor:
         """Returns [P, C] of plans [C, H, A] from states [C, S]."""
         tail = self.terminal.tail if self.terminal is not None else 0
         observation = state.repeat(self.particles, 1)  # a particle of each plan after the other
         imagined = plan.shape[1] - tail
         ended = torch.zeros(len(observation), dtype=torch.bool, device=state.device)
         total = torch.zeros(len(observation), dtype=state.dtype, device=state.device)
-        for t in range(imagined):
-            action = self._act(observation, plan[:, t])
-            following, reward, terminated = step(observation, action)
-            if self.reward is not None:
-                reward = self.reward(observation, action, following)
-            total.add_(reward.masked_fill(ended, 0.0), alpha=self.gamma**t)
-            ended |= terminated
-            observation = following
+        discounts = self.gamma ** torch.arange(imagined + 1, device=state.device)
+        for planned, discount in zip(plan.unbind(1), discounts[:-1], strict=False):
+            observation, total, ended = advance(observation, planned, discount, total, ended)
         if self.terminal is not None:
             value = self.terminal.value(
                 observation, plan[:, imagined:].repeat(self.particles, 1, 1)
             )
-            total.add_(value.masked_fill(ended, 0.0), alpha=self.gamma**imagined)
+            total = total.addcmul(value.masked_fill(ended, 0.0), discounts[-1])
         return total.view(self.particles, -1)
+
+    def _advance(
+        self,
+        step: Step,
+        observation: Tensor,
+        planned: Tensor,
+        discount: Tensor,
+        total: Tensor,
+        ended: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """States, returns so far and whether it is over, of rows [P C] a step later."""
+        action = self._act(observation, planned)
+        following, reward, terminated = step(observation, action)
+        if self.reward is not None:
+            reward = self.reward(observation, action, following)
+        total = total.addcmul(reward.masked_fill(ended, 0.0), discount)
+        return following, total, ended | terminated
 
     def _act(self, observation: Tensor, planned: Tensor) -> Tensor:
         """Actions of rows [P C, S], P blocks of C, by what is planned for the blocks, [C, A]."""
