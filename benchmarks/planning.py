@@ -4,11 +4,13 @@
     python benchmarks/planning.py --horizons 30 --candidates 500 --particles 20 --rows 1024
 
 The sizes of the model are PETS's for HalfCheetah unless they are given, and TS-infinity takes the
-particles through it. Counted are the floating-point operations of a plan's matrix products, by
-torch's flop counter. The ceiling is that of a large float32 product, taken in the same run before
-and after each plan, because a machine may be slower at times; the fraction is the time that the
-counted operations would take at it over the time that they took. On a GPU (`--device cuda`) a plan
-is a CUDA graph, as it is in a run there whose updates are compiled.
+particles through it, or TS1. Counted are the floating-point operations of a plan's matrix products,
+by torch's flop counter. The ceiling is that of a large float32 product, taken in the same run
+before and after each plan, because a machine may be slower at times; the fraction is the time that
+the counted operations would take at it over the time that they took. On a GPU (`--device cuda`) a
+plan is a CUDA graph, as it is in a run there whose updates are compiled. With `--compiled` the
+model's steps are compiled, as they are then, and the plan is timed in turns with one that is not:
+the least of three times each.
 """
 
 import lit_mbrl  # isort: skip  # noqa: F401  # before torch, see lit_mbrl.mkl
@@ -25,6 +27,7 @@ from phases import machine, product_rate, seconds
 from torch.utils.flop_counter import FlopCounterMode
 
 from lit_mbrl.capture import Captured
+from lit_mbrl.compilation import Compiler
 from lit_mbrl.dynamics import Dynamics
 from lit_mbrl.planning import CEM, ImaginedReturn, Problem
 
@@ -44,7 +47,8 @@ def measure(
         given.networks,
         given.elites,
     ).to(given.device)
-    score = ImaginedReturn(dynamics, "ts_infinity", particles, rows=given.rows)
+    compiler = Compiler()
+    score = ImaginedReturn(dynamics, given.sampling, particles, rows=given.rows).compiled(compiler)
     planner = CEM(horizon, candidates, candidates // 10, given.iterations)
     state = torch.zeros(given.starts, given.observation_size, device=given.device)
     problem = Problem(score, given.action_size)
@@ -52,8 +56,17 @@ def measure(
         planner(problem, state)
     device, kind = state.device, torch.float32
     before = product_rate(LARGE, LARGE, device, kind)
-    plan = Captured("the plan", planner) if state.is_cuda else planner
-    taken = seconds(lambda: plan(problem, state), given.least)
+    plans = {
+        compiled: Captured("the plan", planner) if state.is_cuda else planner
+        for compiled in ([False, True] if given.compiled else [False])
+    }
+    times: dict[bool, list[float]] = {compiled: [] for compiled in plans}
+    for _ in range(3 if given.compiled else 1):
+        for compiled, plan in plans.items():
+            compiler.enabled = compiled
+            plan(problem, state)
+            times[compiled].append(seconds(lambda: plan(problem, state), given.least))  # noqa: B023
+    taken = min(times[given.compiled])
     ceiling = (before + product_rate(LARGE, LARGE, device, kind)) / 2
     operations = flops.get_total_flops()
     return {
@@ -61,6 +74,7 @@ def measure(
         "candidates": candidates,
         "particles": particles,
         "milliseconds": 1e3 * taken,
+        **({"uncompiled_milliseconds": 1e3 * min(times[False])} if given.compiled else {}),
         "plans_per_second": given.starts / taken,
         "gigaflop": operations / 1e9,
         "ceiling_gigaflops": ceiling / 1e9,
@@ -75,6 +89,7 @@ def main() -> int:
     add("--horizons", type=int, nargs="+", default=[3, 30])
     add("--candidates", type=int, nargs="+", default=[100, 500])
     add("--particles", type=int, nargs="+", default=[4, 20], help="multiples of the elites")
+    add("--sampling", default="ts_infinity", help="or ts1, as LOOP on InvertedPendulum-v5")
     add("--iterations", type=int, default=5)
     add("--starts", type=int, default=1, help="states that are planned for at once")
     add("--observation_size", type=int, default=17)
@@ -84,6 +99,7 @@ def main() -> int:
     add("--elites", type=int, default=4)
     add("--rows", type=int, help="particles imagined at a time")
     add("--device", default="cpu")
+    add("--compiled", action="store_true", help="compile the model's steps, and time both")
     add("--products", default="highest", help="torch's precision of float32 products, or high")
     add("--least", type=float, default=1.0, help="seconds that a plan is timed for")
     add("--json", type=Path, help="write what was found there")
@@ -101,7 +117,8 @@ def main() -> int:
         print(
             f"{row['horizon']:4}{row['candidates']:6}{row['particles']:4}"
             f"{row['milliseconds']:10.4g}{row['plans_per_second']:10.3g}{row['gigaflop']:9.3g}"
-            f"{row['ceiling_gigaflops']:9.0f}{row['fraction']:9.0%}",
+            f"{row['ceiling_gigaflops']:9.0f}{row['fraction']:9.0%}"
+            + (f"  uncompiled {row['uncompiled_milliseconds']:.4g} ms" if given.compiled else ""),
             flush=True,
         )
     if given.json:

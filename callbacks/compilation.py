@@ -1,4 +1,4 @@
-"""When gradient steps, and on a GPU actions and plans, begin to run compiled."""
+"""When gradient steps and plans begin to run compiled, and on a GPU as graphs."""
 
 from typing import Any
 
@@ -11,9 +11,10 @@ from .trainer import env_steps
 
 
 class Compilation(Callback):
-    """Gradient steps and fits run compiled from an environment step on, see `Compiler`.
+    """Gradient steps, fits and the collector's plans run compiled from an environment step on.
 
-    On a GPU the collector's actions and plans are CUDA graphs from then on, too.
+    See `Compiler`. Plans are PETS's and LOOP's. On a GPU all of it, and the collector's actions,
+    are CUDA graphs from then on.
 
     Compiling takes some ten seconds for each kind of them, the first time on a machine; a
     short run does not get them back. The step at which it begins is the same for a run that goes on
@@ -31,10 +32,20 @@ class Compilation(Callback):
         """What a run that goes on must have had too."""
         return (self.after,)
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin at once in a run that goes on from behind that step.
+
+        Lightning has a batch made, for which the collector acts, before `on_train_batch_start`.
+        """
+        self._enable(trainer, pl_module)
+
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
     ) -> None:
         """Begin if due."""
+        self._enable(trainer, pl_module)
+
+    def _enable(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.after is not None and env_steps(trainer) > self.after:
             for module in pl_module.modules():
                 if isinstance(compiler := getattr(module, "compiler", None), Compiler):

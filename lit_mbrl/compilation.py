@@ -5,7 +5,7 @@ time on two threads is spent on handing them out. torch.compile makes one functi
 and its gradient, whose element-wise operations are fused; the products are the same.
 
 On a GPU handing out what is left would still take longer than doing it. There Adam's arithmetic is
-compiled too, and all updates of an environment step, or one of the dynamics', are a CUDA graph,
+compiled too, and all updates of an environment step, or eight of the dynamics', are a CUDA graph,
 which is handed out at once (`lit_mbrl.capture`).
 """
 

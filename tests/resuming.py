@@ -23,12 +23,12 @@ from lit_mbrl.checkpoints import RUN, read
 def overrides(algorithm: str) -> dict[str, Any]:
     """Two epochs of 40 steps, saved every 7: in mid-epoch, and between two fits.
 
-    MBPO's begin to run compiled in the midst of the first.
+    MBPO's and PETS's begin to run compiled in the midst of the first.
     """
     return {
         **{k: v for k, v in TINY.items() if algorithm != "PETS" or k != "model.hidden_sizes"},
         **({} if algorithm == "SAC" else TINY_MODEL),
-        **({"compilation.after": 20} if algorithm == "MBPO" else {}),
+        **({"compilation.after": 20} if algorithm in ("MBPO", "PETS") else {}),
         **(TINY_PLANNER if algorithm == "PETS" else {}),
         "data.env_id": "Hopper-v5",
         "checkpoint.every": 7,

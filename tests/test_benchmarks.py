@@ -133,6 +133,8 @@ def test_plans_are_counted_and_timed(tmp_path: Path) -> None:
     sizes = "--observation_size 17 --action_size 3 --least 0.01"
     run("planning.py", tmp_path, *words.split(), *sizes.split(), "--json", str(written))
     (row,) = json.loads(written.read_text())["plans"]
+    compiled = run("planning.py", tmp_path, *words.split(), *sizes.split(), "--compiled")
+    assert "compiled a step of plans" in compiled and "  uncompiled " in compiled
     products = 2 * 3 * 10 * 4 * 2 * (20 * 8 + 8 * 36)
     scaling = 2 * 4 * 20 * 8 * 2  # the input's mean through the first layer, once an iteration
     moments = 2 * 2 * 2 * 10 * 3 * 3

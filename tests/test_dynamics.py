@@ -360,18 +360,27 @@ def test_the_batches_of_an_epoch_are_its_rows_in_order(group: int) -> None:
     assert torch.equal(torch.cat([b for batches in exact for b in batches], 1), rows[:, :32])
 
 
-def test_a_group_of_updates_is_one_after_the_other() -> None:
+def test_a_fit_in_groups_of_updates_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a GPU gets them: of each epoch's 10 batches and a quarter two groups of 4."""
     found = []
-    for groups in ([slice(0, 3)], [slice(i, i + 1) for i in range(3)]):
+    for group in (1, 4):
+        monkeypatch.setitem(fitting_module.GROUP, "cpu", group)
         torch.manual_seed(0)
         dynamics = Dynamics(2, 1, "never", [8], [0.0, 0.0], networks=2, elites=1)
-        optimizer = dynamics.optimizer()
-        inputs, targets = torch.randn(3, 2, 16, 3), torch.randn(3, 2, 16, 3)
-        before = [parameter.detach().clone() for parameter in dynamics.parameters()]
-        for part in groups:
-            fitting_module.update(
-                dynamics.compiler, dynamics, optimizer, inputs[part], targets[part]
-            )
-        found.append([parameter.detach() for parameter in dynamics.parameters()])
-        assert not any(map(torch.equal, before, found[-1]))
-    assert all(map(torch.equal, *found))
+        rows = 410
+        data = TensorDict(
+            {
+                "observation": torch.randn(rows, 2),
+                "action": torch.rand(rows, 1),
+                "reward": torch.randn(rows),
+                "next": {
+                    "observation": torch.randn(rows, 2),
+                    "terminated": torch.zeros(rows, dtype=torch.bool),
+                },
+            },
+            batch_size=[rows],
+        )
+        report = fit(dynamics, dynamics.optimizer(), data, batch_size=32, patience=2)
+        found.append((report, [parameter.detach() for parameter in dynamics.parameters()]))
+    assert found[0][0] == found[1][0]
+    assert all(map(torch.equal, found[0][1], found[1][1]))

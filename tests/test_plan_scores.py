@@ -9,6 +9,7 @@ import pytest
 import torch
 from planning_problems import PENDULUM, START
 from torch import Tensor
+from torch._dynamo import config as dynamo
 
 from lit_mbrl.compilation import Compiler
 from lit_mbrl.dynamics import Dynamics, FrozenNetworks
@@ -262,29 +263,38 @@ def test_a_policys_plans_are_its_actions_in_imagination() -> None:
             state = predicted(dynamics, 1, state, action)[0]
 
 
-@pytest.mark.parametrize("sampling", ["ts1", "ts_infinity", "mean"])
-def test_compiled_steps_score_the_same(sampling: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    """With the networks and elites of now, in chunks of two sizes; from one state alone."""
-    dynamics, compiler = model(noise=0.3, elites=3), Compiler()
+@pytest.mark.parametrize(
+    ("sampling", "termination"),
+    [("ts1", PENDULUM), ("ts_infinity", "learned"), ("mean", PENDULUM), ("elite", PENDULUM)],
+)
+def test_compiled_steps_score_the_same(
+    sampling: Any, termination: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the networks and elites of now, in chunks of two sizes, each compiled once."""
+    dynamics, compiler = model(termination, noise=0.3, elites=3), Compiler()
     compiler.enabled = True
     particles = 1 if sampling == "mean" else 6
-    arguments = (dynamics, sampling, particles, 0.9, lambda s, a, f: f[..., 0] - a[..., 0])
-    terminal = TerminalValue(lambda s, a: s[..., 1], 0)
-    chunks = {"terminal": terminal, "rows": 7 * particles}  # of ten plans: seven, three
-    plain = ImaginedReturn(*arguments, **chunks)
-    compiled = ImaginedReturn(*arguments, **chunks, compiler=compiler)
-    plans = torch.rand(2, 10, 5, 1) * 2 - 1
-    for _ in range(2):
-        scores = []
-        for score in (plain, compiled):
+    score = ImaginedReturn(
+        dynamics,
+        sampling,
+        particles,
+        gamma=0.9,
+        reward=lambda s, a, f: f[..., 0] - a[..., 0],
+        terminal=TerminalValue(lambda s, a: s[..., 1], 0),
+        rows=7 * particles,  # of ten plans: seven, three
+    )
+    compiled, plans = score.compiled(compiler), torch.rand(2, 5, 5, 1) * 2 - 1
+    for again in (False, True):
+        found = []
+        for scorer in (score, compiled):
             torch.manual_seed(1)
-            scores.append(score.returns(START[:1], plans[:1]))
-        torch.testing.assert_close(scores[0], scores[1])
+            with dynamo.patch(error_on_recompile=again):
+                found.append(scorer.returns(START, plans))
+        torch.testing.assert_close(*found)
         with torch.no_grad():  # what another fit does
             for weight in dynamics.ensemble.parameters():
                 weight.mul_(1.3)
             dynamics.elites.copy_(dynamics.elites.roll(1))
             dynamics.set_input_scale(torch.randn(50, 5) + 1)
-    assert capsys.readouterr().out.count("compiled a step of plans") == 2
-    compiled.returns(START, plans)
-    assert "compiled" not in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert printed.out.count("compiled a step of plans") == 2 and not printed.err

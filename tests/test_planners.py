@@ -246,6 +246,28 @@ def test_arc_with_an_infinite_temperature_returns_the_priors_mean() -> None:
     torch.testing.assert_close(solution.action, torch.full((3, 4, 1), prior), atol=0.01, rtol=0)
 
 
+@pytest.mark.parametrize(("share", "plans"), [(0.0, 0), (0.01, 1), (0.5, 2), (0.95, 3), (1.0, 4)])
+def test_arc_mixes_its_prior_wherever_the_share_is_a_part(share: float, plans: int) -> None:
+    """Of four candidates at least one is the actor's and one is not."""
+    asked = []
+
+    def propose(state: Tensor, plans: int, horizon: int) -> Tensor:
+        asked.append(plans)
+        return state.new_zeros(len(state), plans, horizon, 1)
+
+    ARC(horizon=2, candidates=4, actor_share=share)(Problem(negative_cost, 1, propose), STATES)
+    assert asked == [plans] * (plans > 0)
+
+
+def test_arc_without_an_actor_keeps_nothing_of_it() -> None:
+    found = []
+    for kept in (False, True):
+        torch.manual_seed(0)
+        planner = ARC(horizon=3, actor_share=0.0, keep_actor_plans=kept)
+        found.append(planner(Problem(negative_cost, 1), STATES).action)
+    assert torch.equal(*found)
+
+
 @pytest.mark.parametrize("planner", [CEM(3, 100, 20), MPPI(3, 100), ARC(3, 100, actor_share=0.0)])
 def test_plans_leave_the_bounds_where_nothing_holds_them(planner: Planner) -> None:
     """A Gaussian that is narrow near a bound would stay there for as long as scores are equal."""

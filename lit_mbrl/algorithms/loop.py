@@ -10,7 +10,7 @@ and the model by maximum likelihood every so often                          `fit
 V(s) = min_i Q_i(s, pi(s)) with the actor's mean action; the paper leaves open how V comes of Q. To
 collect, one of the last candidates is taken, drawn by its weight in Eq. 8, and to evaluate their
 mean, as in the published code. With another planner in ARC's place it is LOOP without ARC, such as
-CEM in conf/loop_cem.yaml.
+CEM in conf/loop_cem.yaml. `lit_mbrl.planning.arc` lists ARC's own departures.
 
 The published code scores otherwise than Eq. 3 (`published_score`): the sum of the first H - 1
 rewards, undiscounted, and Q_1(s_{H-1}, a_{H-1}), which it leaves out where a_{H-1} terminates. Each
@@ -118,15 +118,9 @@ class LOOP(SoftActorCritic):
             discount, terminal = 1.0, TerminalValue(self.first_value, tail=1)
         else:
             discount, terminal = gamma, TerminalValue(self.value, tail=0)
-        score = ImaginedReturn(
-            self.dynamics,
-            sampling,
-            particles,
-            discount,
-            terminal=terminal,
-            compiler=self.compiler,
-        )
+        score = ImaginedReturn(self.dynamics, sampling, particles, discount, terminal=terminal)
         self.problem = Problem(score, action_size, self.propose)
+        self.collecting = self.problem._replace(score=score.compiled(self.compiler))
         self.register_buffer("divergence", torch.zeros(()))
         # In place, as all that a captured plan writes.
         self.register_buffer("_newest_divergence", torch.zeros(()), persistent=False)
@@ -136,13 +130,21 @@ class LOOP(SoftActorCritic):
         return (solution.action if deterministic else solution.sample)[:, 0]
 
     def behaviour(self, copies: int, deterministic: bool = False) -> PlanningBehaviour:
-        plan = self.plan if deterministic else self.captured("the plan", self.plan, copies)
+        collects = copies == 1 and not deterministic
+        plan = self.captured("the plan", self.collecting_plan, 1) if collects else self.plan
         return PlanningBehaviour(plan, copies, explore=not deterministic)
 
-    @torch.no_grad()
     def plan(self, observation: Tensor, start: Start | None = None) -> Solution:
         """Plans for observations [B, S], from what is left of earlier ones."""
-        solution = self.planner(self.problem, observation, start)
+        return self._plan(self.problem, observation, start)
+
+    def collecting_plan(self, observation: Tensor, start: Start | None = None) -> Solution:
+        """As `plan`, with the model's steps compiled once that is enabled."""
+        return self._plan(self.collecting, observation, start)
+
+    @torch.no_grad()
+    def _plan(self, problem: Problem, observation: Tensor, start: Start | None) -> Solution:
+        solution = self.planner(problem, observation, start)
         distance = (solution.action[:, 0] - self.actor.mode(observation)).norm(dim=-1)
         self._newest_divergence.copy_(distance.mean())  # Figure 4
         return solution

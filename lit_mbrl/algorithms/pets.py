@@ -96,10 +96,9 @@ class PETS(Agent):
             dynamics_elites,
         )
         known = None if reward is None else resolve_reward(reward)
-        score = ImaginedReturn(
-            self.dynamics, sampling, particles, gamma, known, compiler=self.compiler
-        )
+        score = ImaginedReturn(self.dynamics, sampling, particles, gamma, known)
         self.problem = Problem(score, action_size)
+        self.collecting = self.problem._replace(score=score.compiled(self.compiler))
         # Of the newest plans; written in place, as all that a captured plan writes.
         self.register_buffer("_score", torch.tensor(math.nan), persistent=False)
 
@@ -108,7 +107,14 @@ class PETS(Agent):
 
     def plan(self, state: Tensor, start: Start | None = None) -> Solution:  # l.5-8
         """Plans for states [B, S]."""
-        solution = self.planner(self.problem, state, start)
+        return self._plan(self.problem, state, start)
+
+    def collecting_plan(self, state: Tensor, start: Start | None = None) -> Solution:
+        """As `plan`, with the model's steps compiled once that is enabled."""
+        return self._plan(self.collecting, state, start)
+
+    def _plan(self, problem: Problem, state: Tensor, start: Start | None) -> Solution:
+        solution = self.planner(problem, state, start)
         self._score.copy_(solution.score.mean())
         return solution
 
@@ -118,7 +124,8 @@ class PETS(Agent):
 
     def behaviour(self, copies: int, deterministic: bool = False) -> Behaviour:
         """Plans that start from what is left of the last ones."""
-        plan = self.plan if deterministic else self.captured("the plan", self.plan, copies)
+        collects = copies == 1 and not deterministic
+        plan = self.captured("the plan", self.collecting_plan, 1) if collects else self.plan
         return PlanningBehaviour(plan, copies)
 
     def training_step(self, batch: TensorDict, batch_idx: int) -> None:

@@ -105,9 +105,7 @@ class POPLINA(Agent):
         )
         self.actor = PolicyNetwork(observation_size, action_size, hidden_sizes)
         known = None if reward is None else resolve_reward(reward)
-        self.score = ImaginedReturn(
-            self.dynamics, sampling, particles, reward=known, compiler=self.compiler
-        )
+        self.score = ImaginedReturn(self.dynamics, sampling, particles, reward=known)
         self.action_size = action_size
 
     def named_optimizers(self) -> dict[str, Optimizer]:

@@ -103,13 +103,7 @@ class POPLINP(Agent):
         self.actor.requires_grad_(False)
         known = None if reward is None else resolve_reward(reward)
         self.score = PerturbedReturn(
-            self.actor,
-            noise_scale,
-            self.dynamics,
-            sampling,
-            particles,
-            reward=known,
-            compiler=self.compiler,
+            self.actor, noise_scale, self.dynamics, sampling, particles, reward=known
         )
         self.problem = Problem(self.score, len(self.actor.theta))
         self.register_buffer("change_sum", torch.zeros_like(self.actor.theta))

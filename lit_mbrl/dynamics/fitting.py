@@ -22,8 +22,8 @@ begins to fall: fits to 1,000 of HalfCheetah-v5 stopped after 7 to 11 epochs and
 nothing.
 """
 
-GROUP = 8
-"""Updates that are one CUDA graph on a GPU, since to hand out a graph has a cost of its own."""
+GROUP = {"cpu": 1, "cuda": 8}
+"""Updates at a time: those that are one CUDA graph on a GPU, to hand out one takes a while."""
 
 UPDATE = "the dynamics' update"
 
@@ -88,7 +88,7 @@ def fit(
     best_error = torch.full((networks,), torch.inf, device=device)
     best = [parameter.detach().clone() for parameter in dynamics.ensemble.parameters()]
     epochs = stale = 0
-    group = GROUP if inputs.is_cuda else 1
+    group = GROUP.get(device.type, GROUP["cpu"])
     per_epoch = math.ceil(len(train) / batch_size)
     while stale < patience or stale * per_epoch < patience * PATIENT_UPDATES:
         order = torch.rand(bootstrap.shape, device=device).argsort(1)

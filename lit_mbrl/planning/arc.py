@@ -3,20 +3,27 @@
 The best distribution over plans that stays near a prior, max E[L] with KL(p || p_prior) <= eps
 (Eq. 6), is proportional to p_prior exp(L / eta). Its Gaussian approximation is found by iterative
 importance sampling: the first candidates are the prior's, later ones the last Gaussian's (Eq. 7-8).
-The prior is a mixture: beta the actor's plans, the rest the last step's plan with noise.
+The prior is a mixture: beta the actor's plans, the rest the last step's plan with noise. As in the
+published code eta is given and not solved for, and each iteration weighs by exp(L / eta) what the
+last one found, without the ratio to the prior: more of them go farther from it.
 
-As in the published code a tenth of the old variance is kept beside Eq. 8, the first time of the
-noise's part of the prior's, (1 - beta) sigma^2 (there sigma^2): where scores differ by much more
-than eta one candidate has all the weight, and without it no variance would be left after the first
-iteration. Gaussians are cut off at two deviations and at the bounds, as PETS does, and the last
-step's plan goes on with 0, its range's middle, likewise. (The paper says no more than shifted, the
-published code repeats the plan's last action. Near a bound such a Gaussian is narrow, and where
-scores differ by less than eta nothing moves it: without an action that is new, plans hold theirs
-for many steps, see docs/lookahead.md.) In the paper the actor's plans are among the first
-candidates alone (p_prior is the first distribution); in the published code they are among those of
-each iteration, so that the search cannot leave them behind where they score well
-(`keep_actor_plans`). Unlike it, the last step's plan is its mean (mu_{t-1}); there, where it
-explores, the sampled plan; and the actor's plans count to the N candidates, where it adds them.
+Departures from the paper:
+  - A tenth of the old variance is kept beside Eq. 8, as in the published code: where scores differ
+    by much more than eta one candidate has all the weight, and without it no variance would be left
+    after the first iteration. The first time it is of the noise's part of the prior's variance,
+    (1 - beta) sigma^2, which is none where all of the prior is the actor's (published: sigma^2).
+  - Gaussians are cut off at two deviations and at the bounds, as in PETS and the published code.
+  - The last step's plan goes on with 0, its range's middle, as in PETS. The paper says no more than
+    shifted, the published code repeats the plan's last action. Near a bound a cut-off Gaussian is
+    narrow, and where scores differ by less than eta little but the actor's share moves it: without
+    an action that is new, plans held theirs for many steps, see docs/lookahead.md. The published
+    code holds less, as it starts from the sampled plan where it explores, and keeps the actor's.
+  - The last step's plan is its mean (mu_{t-1}), also where it explores.
+  - The actor's plans follow its mean action, as in the published code, and so begin alike. They
+    count to the N candidates, where that code adds them.
+  - In the paper they are among the first candidates alone (p_prior is the first distribution); in
+    the published code they are among those of each iteration, so that the search cannot leave them
+    behind where they score well (`keep_actor_plans`).
 """
 
 import torch
@@ -44,9 +51,11 @@ class ARC(Planner):
         candidates: N.
         iterations: How often Eq. 8 is applied.
         actor_share: beta, the actor's share of the first candidates, rounded, but at least one of
-            them where it is above 0; 1 is for policies learned from fixed data.
+            them where it is above 0 and not all where it is below 1; 1 is for policies learned from
+            fixed data.
         temperature: eta, in units of the score; the larger, the nearer the plan is to the prior.
-        prior_std: sigma of the noise around the last step's plan; 2 is the actions' whole range.
+        prior_std: sigma of the noise around the last step's plan. The bounds let no more than 0.5
+            take effect, and the less the nearer they are, see `truncated_normal`.
         momentum: Share of the old variance that is kept at each iteration; 0 is Eq. 8.
         keep_actor_plans: Score the actor's plans at each iteration, as the published code does, and
             not at the first alone, as Eq. 8 has it. It holds plans nearer to the actor: where the
@@ -72,7 +81,8 @@ class ARC(Planner):
         require(0 <= momentum < 1, "planner.momentum", momentum, "a number in [0, 1)")
         self.iterations, self.temperature, self.momentum = iterations, temperature, momentum
         self.prior_std, self.keep_actor_plans = prior_std, keep_actor_plans
-        self.actor_plans = max(round(actor_share * candidates), int(actor_share > 0))
+        least, most = int(actor_share > 0), candidates - int(actor_share < 1)
+        self.actor_plans = min(max(round(actor_share * candidates), least), most)
 
     @property
     def needs_policy(self) -> bool:

@@ -1,6 +1,7 @@
 """What a plan is worth: its return in imagination, by trajectory sampling (PETS, 5)."""
 
 from collections.abc import Callable
+from copy import copy
 from functools import partial
 from typing import Literal, NamedTuple, get_args
 
@@ -60,8 +61,6 @@ class ImaginedReturn:
         reward: A known reward in place of the model's.
         terminal: What comes after the imagined steps.
         rows: Particles imagined at a time, which bounds the memory; `ROWS` by default.
-        compiler: Compiles, once it is enabled, the steps of plans from one state, those that are
-            collected with. (Evaluations plan from a number of states that falls as episodes end.)
     """
 
     def __init__(
@@ -73,7 +72,6 @@ class ImaginedReturn:
         reward: Reward | None = None,
         terminal: TerminalValue | None = None,
         rows: int | None = None,
-        compiler: Compiler | None = None,
     ):
         choices = get_args(Sampling)
         require(sampling in choices, "model.sampling", sampling, ", ".join(choices))
@@ -90,7 +88,8 @@ class ImaginedReturn:
         require(allowed[0], "model.particles", particles, allowed[1])
         self.dynamics, self.sampling, self.particles = dynamics, sampling, particles
         self.gamma, self.reward, self.terminal = gamma, reward, terminal
-        self.rows, self.compiler = rows, compiler
+        self.rows = rows
+        self.compiler: Compiler | None = None
 
     def __call__(self, state: Tensor, plans: Tensor) -> Tensor:
         """Scores [B, N] of plans [B, N, H, A] from states [B, S]."""
@@ -105,7 +104,7 @@ class ImaginedReturn:
         size = max(1, rows // self.particles)
         chunks = zip(states.split(size), plans.flatten(0, 1).split(size), strict=True)
         advance: Advance = partial(self._advance, step)
-        if self.compiler is not None and len(state) == 1:
+        if self.compiler is not None:
             advance = partial(self.compiler.call, "a step of plans", self._advance, step)
         found = torch.cat([self._roll(advance, *chunk) for chunk in chunks], 1)
         finite = found.nan_to_num(UNDEFINED, UNDEFINED, UNDEFINED)
@@ -119,7 +118,7 @@ class ImaginedReturn:
         ended = torch.zeros(len(observation), dtype=torch.bool, device=state.device)
         total = torch.zeros(len(observation), dtype=state.dtype, device=state.device)
         discounts = self.gamma ** torch.arange(imagined + 1, device=state.device)
-        for planned, discount in zip(plan.unbind(1), discounts[:-1], strict=False):
+        for planned, discount in zip(plan[:, :imagined].unbind(1), discounts[:-1], strict=True):
             observation, total, ended = advance(observation, planned, discount, total, ended)
         if self.terminal is not None:
             value = self.terminal.value(
@@ -145,12 +144,24 @@ class ImaginedReturn:
         total = total.addcmul(reward.masked_fill(ended, 0.0), discount)
         return following, total, ended | terminated
 
+    def compiled(self, compiler: Compiler) -> "ImaginedReturn":
+        """The same, whose steps run compiled once the compiler is enabled.
+
+        They are compiled for each number of plans that there is to score, of which ICEM has some.
+        """
+        found = copy(self)
+        found.compiler = compiler
+        return found
+
     def _act(self, observation: Tensor, planned: Tensor) -> Tensor:
         """Actions of rows [P C, S], P blocks of C, by what is planned for the blocks, [C, A]."""
         return planned.repeat(self.particles, 1)
 
     def _step(self) -> Step:
-        """A step of rows [P C, S], P blocks of C, through the ensemble."""
+        """A step of rows [P C, S], P blocks of C, through the ensemble.
+
+        It is another function for each call, whose networks what is compiled of it finds in it.
+        """
         dynamics = self.dynamics
         if self.sampling == "ts1":
             return dynamics.step
