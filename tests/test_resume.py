@@ -18,6 +18,7 @@ from tiny import (
     options,
 )
 
+from lit_mbrl.algorithms import PETS
 from lit_mbrl.checkpoints import RUN, find, is_sound, read
 from lit_mbrl.envs import TASKS, Resumable, make_gym_env
 from lit_mbrl.errors import ConfigurationError
@@ -86,6 +87,26 @@ def test_a_run_that_ended_at_an_epochs_end_is_taken_further(whole: Run, tmp_path
     # There was no best.ckpt where it went on, so that the next evaluation was the best.
     found[RUN]["best_return"] = expected[RUN]["best_return"]
     assert_same(found, expected, "checkpoint")
+
+
+def test_a_continued_run_compiles_from_its_first_plan_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the whole run, whose scores of so small a model may be the same to the last bit."""
+    compiled: list[bool] = []
+    plan = PETS.collecting_plan
+
+    def watched(self: PETS, *arguments: Any) -> Any:
+        compiled.append(self.compiler.enabled)
+        return plan(self, *arguments)
+
+    monkeypatch.setattr(PETS, "collecting_plan", watched)
+    start("PETS", tmp_path, **{"trainer.max_epochs": 1, "checkpoint.every": 40})
+    # The collector acts once more at first; and a batch is made before its step begins.
+    assert compiled[-40:] == [False] * 21 + [True] * 19
+    compiled.clear()
+    start("PETS", tmp_path, ckpt_path="last")
+    assert compiled[-40:] == [True] * 40
 
 
 @pytest.mark.fault("newest checkpoint: {damage}")
