@@ -10,7 +10,7 @@ import torch
 import yaml
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from lit_mbrl import MKL_ANSWERED
+from lit_mbrl import MKL_KERNELS
 from lit_mbrl.errors import ConfigurationError, require
 
 from .evaluation import Evaluated, evaluations, latest
@@ -21,8 +21,8 @@ class Results(Callback):
     """Writes `seed<n>.csv` and `seed<n>.yaml` under a folder; inert without one.
 
     The YAML file holds the command line, the commit, the machine, whether the run has finished,
-    and the resolved configuration. Of the machine `mkl: avx512` is said where `lit_mbrl.mkl` had
-    its way, since a run is repeated bit by bit with the same kernels only.
+    and the resolved configuration. Of the machine `mkl` says which kernels `lit_mbrl.mkl` had MKL
+    run, where it did, since a run is repeated bit by bit with the same kernels only.
 
     Args:
         folder: Such as results/mppve/InvertedPendulum-v5; nothing is written if None.
@@ -91,8 +91,8 @@ class Results(Callback):
 
     def _describe(self, trainer: Trainer, finished: bool) -> None:
         machine: dict[str, Any] = {"cores": os.cpu_count(), "threads": torch.get_num_threads()}
-        if MKL_ANSWERED:
-            machine["mkl"] = "avx512"
+        if MKL_KERNELS:
+            machine["mkl"] = MKL_KERNELS
         if torch.cuda.is_available():
             machine["gpu"] = torch.cuda.get_device_name()
         run = {"finished": finished, "machine": machine, **self.run}

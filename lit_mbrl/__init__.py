@@ -1,6 +1,6 @@
 """Model-based reinforcement learning on PyTorch Lightning."""
 
-from lit_mbrl.mkl import use_avx512
+from lit_mbrl.mkl import use_intel_kernels
 
-MKL_ANSWERED = use_avx512()  # has to be before torch is loaded
-"""Whether MKL was made to run its AVX-512 kernels on a processor of AMD."""
+MKL_KERNELS = use_intel_kernels()  # has to be before torch is loaded
+"""Which of the kernels for Intel's processors MKL was made to run on one of AMD, if any."""

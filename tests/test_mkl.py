@@ -21,8 +21,8 @@ error -= (a.float() @ b.float()).double()
 print(library.mkl_serv_cpu_detect(), float(error.abs().max()) < 1e-4)
 """
 FIRST, LAST = "import lit_mbrl, torch", "import torch, lit_mbrl"
-AVX512 = 7
-"""What `mkl_serv_cpu_detect` says of a processor whose AVX-512 kernels are taken."""
+KINDS = {"avx2": 5, "avx512": 7}
+"""What `mkl_serv_cpu_detect` says of a processor that runs the kernels of Intel's processors."""
 
 on_amd = pytest.mark.skipif(
     not (mkl._held_back() and torch.backends.mkl.is_available() and shutil.which("cc")),
@@ -44,15 +44,15 @@ def kernels(imports: str, warning: str = "", **variables: str) -> tuple[int, boo
 
 
 @on_amd
-def test_a_process_that_imports_lit_mbrl_first_has_those_of_avx512() -> None:
-    assert kernels(FIRST) == (AVX512, True)
+def test_a_process_that_imports_lit_mbrl_first_has_those_of_intels_processors() -> None:
+    assert kernels(FIRST) == (KINDS[mkl._held_back() or ""], True)
 
 
 @on_amd
 def test_they_are_left_alone_where_it_comes_too_late_or_is_told_so_or_cannot() -> None:
     """Of the first a warning tells."""
     before = kernels("import torch")
-    assert before[0] != AVX512
+    assert before[0] != KINDS[mkl._held_back() or ""]
     assert kernels(LAST, "torch was imported before lit_mbrl") == before
     assert kernels(LAST, **{mkl.OFF: "1"}) == before
     assert kernels(FIRST, **{mkl.OFF: "1"}) == before
@@ -64,23 +64,27 @@ def test_a_machine_without_a_folder_for_it_runs_without(monkeypatch: pytest.Monk
         raise FileNotFoundError("No usable temporary directory found")
 
     monkeypatch.delenv(mkl.OFF, raising=False)
-    monkeypatch.setattr(mkl, "_held_back", lambda: True)
+    monkeypatch.setattr(mkl, "_held_back", lambda: "avx2")
     monkeypatch.setattr(mkl, "TemporaryDirectory", none)
     monkeypatch.delitem(sys.modules, "torch")
-    assert not mkl.use_avx512()
+    assert mkl.use_intel_kernels() is None
 
 
 @pytest.mark.parametrize(
     ("cpuinfo", "held_back"),
     [
-        ("vendor_id\t: AuthenticAMD\nflags\t: avx512f avx512cd avx512bw avx512dq avx512vl", True),
-        ("vendor_id\t: AuthenticAMD\nflags\t: fma avx2 avx512f", False),
-        ("vendor_id\t: GenuineIntel\nflags\t: avx512f avx512cd avx512bw avx512dq avx512vl", False),
-        ("Features\t: fp asimd", False),
+        (
+            "vendor_id\t: AuthenticAMD\nflags\t: avx512f avx512cd avx512bw avx512dq avx512vl",
+            "avx512",
+        ),
+        ("vendor_id\t: AuthenticAMD\nflags\t: fma avx2 avx512f", "avx2"),
+        ("vendor_id\t: AuthenticAMD\nflags\t: sse2 avx", None),
+        ("vendor_id\t: GenuineIntel\nflags\t: avx512f avx512cd avx512bw avx512dq avx512vl", None),
+        ("Features\t: fp asimd", None),
     ],
 )
 def test_which_processors_it_is_for(
-    cpuinfo: str, held_back: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cpuinfo: str, held_back: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "cpuinfo").write_text(cpuinfo)
     monkeypatch.setattr(mkl, "CPUINFO", tmp_path / "cpuinfo")
