@@ -7,7 +7,8 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor, nn
 
-from lit_mbrl.algorithms import MBPO, MPPVE
+from lit_mbrl.algorithms import MBPO, MPPVE, SAC
+from lit_mbrl.algorithms.soft_actor_critic import SoftActorCritic
 from lit_mbrl.objectives import Plan, soft_target
 from lit_mbrl.tabular import MDP, backup
 
@@ -64,7 +65,7 @@ def windows(k: int, batch: int = B) -> TensorDict:
     )
 
 
-def critic_target(agent: MPPVE, batch: TensorDict, plan: Plan) -> Tensor:
+def critic_target(agent: SoftActorCritic, batch: TensorDict, plan: Plan) -> Tensor:
     """What `MPPVE.critic_loss` regresses on."""
     return soft_target(batch, plan, agent.target_critic, agent.temperature(), agent.gamma)
 
@@ -288,6 +289,25 @@ def test_plan_length_one_is_mbpo_bit_for_bit() -> None:
         action = mbpo.sample_plan(batch["next", "observation"])
     theirs = soft_target(batch, action, mbpo.target_critic, mbpo.temperature(), mbpo.gamma)
     assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("algorithm", [MPPVE, MBPO, SAC])
+def test_targets_stay_within_bounds_where_there_are_some(algorithm: type[SoftActorCritic]) -> None:
+    """The loss is that of the clamped target; bounds that nothing reaches change no bit."""
+    arguments = (S, A) if algorithm is SAC else (S, A, "never")
+    free = algorithm(*arguments)
+    batch = windows(free.critic.plan_shape[0])
+    with torch.no_grad():
+        plan = free.sample_plan(batch["next", "observation"])
+    target = critic_target(free, batch, plan)
+    tight, wide = tuple(target.sort().values[[2, -3]].tolist()), (-1e3, 1e3)
+    bounded, unreached = (algorithm(*arguments, target_bounds=bounds) for bounds in (tight, wide))
+    for agent in bounded, unreached:
+        agent.load_state_dict(free.state_dict())
+    loss = free.critic.loss(batch["observation"], batch["action"], target.clamp(*tight))[0]
+    assert torch.equal(bounded.critic_loss(batch, plan)[0], loss)
+    assert torch.equal(unreached.critic_loss(batch, plan)[0], free.critic_loss(batch, plan)[0])
+    assert not torch.equal(loss, free.critic_loss(batch, plan)[0])
 
 
 def test_vanilla_form_has_no_entropy() -> None:

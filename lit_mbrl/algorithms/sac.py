@@ -14,6 +14,7 @@ from tensordict import TensorDict
 from lit_mbrl.algorithms.agent import require_valid
 from lit_mbrl.algorithms.soft_actor_critic import SoftActorCritic
 from lit_mbrl.networks import Temperature
+from lit_mbrl.objectives import Bounds
 
 
 class SAC(SoftActorCritic):
@@ -29,6 +30,9 @@ class SAC(SoftActorCritic):
         target_entropy: Entropy that the temperature is learned towards, in nats per step, of
             actions scaled to [-1, 1]; None keeps the initial temperature.
         initial_temperature: First alpha.
+        target_bounds: The least and the most that a critic's target may be, as rewards within
+            [a, b] imply [a / (1 - gamma), b / (1 - gamma)], with 0 within where episodes
+            terminate; entropies count in. None, as in the paper, bounds nothing.
     """
 
     def __init__(
@@ -41,9 +45,11 @@ class SAC(SoftActorCritic):
         target_rate: float = 0.005,
         target_entropy: float | None = -1.0,
         initial_temperature: float = 1.0,
+        target_bounds: Bounds | None = None,
     ):
         super().__init__()
         require_valid(hidden_sizes, learning_rate, gamma, target_rate)
+        self.bound_targets(target_bounds)
         self.save_hyperparameters()
         self.learning_rate, self.gamma, self.target_rate = learning_rate, gamma, target_rate
         self.target_entropy = target_entropy

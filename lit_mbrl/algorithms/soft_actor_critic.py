@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lit_mbrl.algorithms.agent import Agent, adam
+from lit_mbrl.errors import require
 from lit_mbrl.networks import Actor, Critic, Temperature
-from lit_mbrl.objectives import Plan, soft_actor_loss, soft_target
+from lit_mbrl.objectives import Bounds, Plan, soft_actor_loss, soft_target
 
 
 class SoftActorCritic(Agent):
@@ -27,6 +28,7 @@ class SoftActorCritic(Agent):
     gamma: float
     target_rate: float
     target_entropy: float | None
+    target_bounds: Bounds | None = None
 
     def make_actor_critic(
         self,
@@ -42,6 +44,16 @@ class SoftActorCritic(Agent):
         self.critic = Critic(observation_size, action_size, plan_length, hidden_sizes, critics)
         self.target_critic = deepcopy(self.critic).requires_grad_(False)
         self.temperature = temperature
+
+    def bound_targets(self, bounds: Bounds | None) -> None:
+        """Have the critics' targets clamped to `bounds` from now on, to none if None.
+
+        Raises:
+            ConfigurationError: If the lower one is not below the upper one.
+        """
+        ordered = bounds is None or bounds[0] < bounds[1]
+        require(ordered, "model.target_bounds", bounds, "two numbers, the lower one first, or null")
+        self.target_bounds = bounds
 
     def named_optimizers(self) -> dict[str, Optimizer]:
         """The dynamics' if there is one, and an Adam each for critics, actor and temperature."""
@@ -73,7 +85,9 @@ class SoftActorCritic(Agent):
             with torch.no_grad():
                 next_plan = self.sample_plan(windows["next", "observation"])
         alpha = self.temperature()
-        target = soft_target(windows, next_plan, self.target_critic, alpha, self.gamma)
+        target = soft_target(
+            windows, next_plan, self.target_critic, alpha, self.gamma, self.target_bounds
+        )
         return self.critic.loss(windows["observation"], windows["action"], target)
 
     def actor_loss(self, observation: Tensor) -> tuple[Tensor, ...]:

@@ -23,18 +23,30 @@ class Plan(NamedTuple):
     log_prob: Tensor
 
 
+Bounds = tuple[float, float]
+"""The least and the most that a value can be, in units of discounted return."""
+
+
 @torch.no_grad()
 def soft_target(
-    windows: TensorDict, next_plan: Plan, target_critic: Values, alpha: Tensor, gamma: float
+    windows: TensorDict,
+    next_plan: Plan,
+    target_critic: Values,
+    alpha: Tensor,
+    gamma: float,
+    bounds: Bounds | None = None,
 ) -> Tensor:
     """Eq. 51 (SAC: Eq. 5) with the minimum of the critics, [B].
 
-    sum_m gamma^m r_{t+m} + gamma^k (1 - terminated) (min_i Q_i^-(s_{t+k}, tau) - alpha log pi^k).
+    sum_m gamma^m r_{t+m} + gamma^k (1 - terminated) (min_i Q_i^-(s_{t+k}, tau) - alpha log pi^k),
+    clamped to `bounds` if there are any, as hindsight experience replay does (arXiv 1707.01495,
+    App. A) and none of the papers here.
     """
     following = windows["next"]
     value = target_critic(following["observation"], next_plan.action).amin(0)
     next_value = value - alpha * next_plan.log_prob
-    return plan_value_target(windows["reward"], following["terminated"], next_value, gamma)
+    target = plan_value_target(windows["reward"], following["terminated"], next_value, gamma)
+    return target if bounds is None else target.clamp(*bounds)
 
 
 def soft_actor_loss(observation: Tensor, plan: Plan, critic: Values, alpha: Tensor) -> Tensor:
