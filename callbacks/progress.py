@@ -91,12 +91,13 @@ class Progress(ProgressBar):
 def _shown(trainer: Trainer) -> dict[str, str]:
     """What stands behind the bar, as far as it is known."""
     agent: Any = trainer.lightning_module
+    imagines = hasattr(agent, "imagine")
     evaluated, error = latest(trainer), model_error(trainer)
     episode = data_of(trainer).last_episode_return
     shown = {
         "episode": None if episode is None else f"{episode:.1f}",
         "return": None if evaluated is None else f"{evaluated.return_mean:.1f}",
         "model_error": None if error is None else f"{error:.2g}",
-        "rollout": None if error is None else str(agent.rollout_length),
+        "rollout": str(agent.rollout_length) if imagines and error is not None else None,
     }
     return {name: text for name, text in shown.items() if text is not None}

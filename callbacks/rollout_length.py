@@ -66,5 +66,4 @@ class RolloutLength(Callback):
         self._set(pl_module)
 
     def _set(self, agent: Any) -> None:
-        if hasattr(agent, "rollout_length"):
-            agent.rollout_length = self.at(agent.env_steps)
+        agent.rollout_length = self.at(agent.env_steps)

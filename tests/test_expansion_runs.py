@@ -1,12 +1,13 @@
 """The algorithms on unrolled paths, and DDPG, through the command line."""
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from tiny import CONF, TINY, Run, execute, learned
+from tiny import CONF, TINY, Run, Terminal, execute, learned
 
 from lit_mbrl.trained import load
 
@@ -45,9 +46,15 @@ def run(name: str, folder: Path, **changed: Any) -> Run:
 
 
 @pytest.mark.parametrize("name", METRICS)
-def test_a_run_logs_what_its_algorithm_tells_and_leaves_its_policy(name: str, folder: Path) -> None:
+def test_a_run_logs_what_its_algorithm_tells_and_leaves_its_policy(
+    name: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before a terminal, whose bar says how long rollouts are where an algorithm imagines some."""
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
     made = run(name, folder, **{"registration.enabled": name in ("ddpg", "mpdp")})
     assert made.status == 0
+    assert "40/40" in terminal.getvalue()
+    assert ("rollout=" in terminal.getvalue()) == (name == "maac")
     every = {metric for metric, values in made.metrics.items() if set(values) >= {1, 40}}
     fitted = {"rollout/imagined"}  # after a fit
     assert METRICS[name] - fitted <= every and METRICS[name] & fitted <= set(made.metrics)

@@ -1,23 +1,15 @@
 """What is seen of a run while it trains."""
 
-import io
 import re
 import sys
 from pathlib import Path
 
 import pytest
-from tiny import CONF, TINY, TINY_MODEL, options
+from tiny import CONF, TINY, TINY_MODEL, Terminal, options
 
 from lit_mbrl.fit import main
 
 ARGUMENTS = ["--config", str(CONF / "mppve.yaml"), *options({**TINY, **TINY_MODEL})]
-
-
-class Terminal(io.StringIO):
-    """Keeps what is shown on it."""
-
-    def isatty(self) -> bool:
-        return True
 
 
 def test_a_bar_on_a_terminal_says_how_it_goes(

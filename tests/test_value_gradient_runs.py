@@ -1,11 +1,12 @@
 """S2VG and SVG through the command line: what they log, clip, and go on with."""
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import CONF, TINY, Run, execute, learned
+from tiny import CONF, TINY, Run, Terminal, execute, learned
 
 TINY_SVG: dict[str, Any] = {
     "model.dynamics_hidden_sizes": [16, 16],
@@ -39,10 +40,12 @@ def run(name: str, folder: Path, **changed: Any) -> Run:
 
 @pytest.mark.parametrize("name", CHANGED)
 def test_a_run_logs_its_gradients_and_goes_on_as_if_never_stopped(
-    name: str, folder: Path, tmp_path: Path
+    name: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
     whole = run(name, folder)
     assert whole.status == 0
+    assert "40/40" in terminal.getvalue()
     logged = {metric for metric, values in whole.metrics.items() if 40 in values}
     assert {*METRICS[name], "actor/loss", "actor/gradient_norm"} <= logged
     assert all(norm > 0 for norm in whole.metrics["actor/gradient_norm"].values())

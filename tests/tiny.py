@@ -89,6 +89,13 @@ def options(values: dict[str, Any]) -> list[str]:
     return [word for key, value in values.items() for word in (f"--{key}", str(value))]
 
 
+class Terminal(io.StringIO):
+    """A terminal for a run to show its bar on, which keeps it."""
+
+    def isatty(self) -> bool:
+        return True
+
+
 def execute(algorithm: str, folder: Path, config: Path, overrides: dict[str, Any]) -> Run:
     """Train in `folder` and read the run back from its MLflow store."""
     out = io.StringIO()

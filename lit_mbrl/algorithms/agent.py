@@ -22,8 +22,8 @@ class Agent(LightningModule):
     """Base of the algorithms: a LightningModule with manual optimization.
 
     An algorithm implements `named_optimizers`, `act` and `training_step`. One that learns a model
-    makes it, `dynamics`, and sets `fit_patience`; one that imagines data has besides `imagine` and
-    `rollout_length`, which callbacks call and set.
+    makes it, `dynamics`, and sets `fit_patience`; one that imagines data has besides `imagine`,
+    which a callback calls, and imagines for `rollout_length` steps, which another one sets.
 
     One batch is one environment step, so Lightning's count of batches is the count of environment
     steps. `trainer.global_step`, Lightning's count of gradient steps, stays 0 (see `step`):
@@ -31,6 +31,7 @@ class Agent(LightningModule):
     """
 
     plan_length = 1
+    rollout_length = 1
     needs_paths = False  # whether windows have all the states on their way
     needs_log_prob = False  # whether actions are kept with what `log_prob(s, a)` was then
     learns_from_batches = True  # if not, `data.updates_per_step` is 0

@@ -113,7 +113,7 @@ class LOOP(SoftActorCritic):
         )
         temperature = Temperature(initial_temperature, learned=target_entropy is not None)
         self.make_actor_critic(observation_size, action_size, hidden_sizes, temperature)
-        self.planner, self.rollout_length = planner, planner.horizon
+        self.planner = planner
         if published_score:
             discount, terminal = 1.0, TerminalValue(self.first_value, tail=1)
         else:

@@ -87,7 +87,6 @@ class LOOPSARSA(Agent):
         self.save_hyperparameters()
         self.planner, self.fit_patience = planner, fit_patience
         self.learning_rate, self.gamma, self.target_rate = learning_rate, gamma, target_rate
-        self.rollout_length = planner.horizon
         self.dynamics = Dynamics(
             observation_size,
             action_size,

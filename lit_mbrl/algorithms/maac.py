@@ -94,7 +94,6 @@ class MAAC(SoftActorCritic):
         self.gamma, self.target_rate = gamma, target_rate
         self.target_entropy, self.actor_max_norm = target_entropy, actor_max_norm
         self.fit_patience = fit_patience
-        self.rollout_length = 1
         self.dynamics = Dynamics(
             observation_size,
             action_size,

@@ -73,7 +73,6 @@ class MBPO(SoftActorCritic):
         self.save_hyperparameters()
         self.learning_rate, self.gamma, self.target_rate = learning_rate, gamma, target_rate
         self.target_entropy, self.fit_patience = target_entropy, fit_patience
-        self.rollout_length = 1
         self.dynamics = Dynamics(
             observation_size,
             action_size,

@@ -124,7 +124,6 @@ class MPPVE(SoftActorCritic):
         self.actor_max_norm, self.fit_patience = actor_max_norm, fit_patience
         self.gradient_through_model = gradient_through_model
         self.plan_gradient_cut, self.mask_plan = plan_gradient_cut, mask_plan
-        self.rollout_length = 1
         self.dynamics = Dynamics(
             observation_size,
             action_size,

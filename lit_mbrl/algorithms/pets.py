@@ -85,7 +85,6 @@ class PETS(Agent):
         require_no_policy(planner)
         self.save_hyperparameters()
         self.planner, self.fit_patience = planner, fit_patience
-        self.rollout_length = planner.horizon
         self.dynamics = Dynamics(
             observation_size,
             action_size,

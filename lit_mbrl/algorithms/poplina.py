@@ -93,7 +93,6 @@ class POPLINA(Agent):
         self.save_hyperparameters()
         self.planner, self.fit_patience = planner, fit_patience
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
-        self.rollout_length = planner.horizon
         self.dynamics = Dynamics(
             observation_size,
             action_size,
