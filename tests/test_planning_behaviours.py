@@ -1,10 +1,16 @@
 """Policies that plan at every step, and what they remember."""
 
+from collections.abc import Callable
+from typing import Any
+
+import pytest
 import torch
 from planning_problems import LINEAR_QUADRATIC, START, pets
+from small_agents import MODEL
 from torch import Tensor
 
-from lit_mbrl.planning import Planner, PlanningBehaviour, Problem, Solution, Start
+from lit_mbrl.algorithms import LOOP, SAC, Agent
+from lit_mbrl.planning import ARC, Planner, PlanningBehaviour, Problem, Solution, Start
 
 
 class Counting(Planner):
@@ -63,3 +69,28 @@ def test_a_planning_algorithm_starts_from_its_last_plan() -> None:
     assert starts[0] is None and starts[1] is not None
     assert starts[1].mean[0, :3].abs().sum() > 0
     assert starts[1].mean[1].abs().sum() == 0
+
+
+@pytest.mark.parametrize("collects", [False, True])
+@pytest.mark.parametrize("algorithm", ["SAC", "PETS", "LOOP"])
+def test_only_the_collectors_steps_may_be_a_graph(algorithm: str, collects: bool) -> None:
+    """Not those of who explores beside it, as value biases do, were it in a single copy."""
+    agents: dict[str, Callable[[], Agent]] = {
+        "SAC": lambda: SAC(4, 1, [8]),
+        "PETS": pets,
+        "LOOP": lambda: LOOP(4, 1, "never", planner=ARC(3, 10, iterations=2), **MODEL),  # type: ignore[arg-type]
+    }
+    agent, captured = agents[algorithm](), []
+
+    def capture(name: str, function: Callable[..., Any], *inputs: Any) -> Any:
+        captured.append(name)
+        return function(*inputs)
+
+    agent.compiler.capture = capture  # type: ignore[method-assign]
+    here, begins = torch.zeros(1, dtype=torch.long), torch.tensor([True])
+    observation = torch.randn(1, 4)
+    torch.manual_seed(1)
+    action = agent.behaviour(1, collects=collects)(observation, here, begins)
+    torch.manual_seed(1)
+    assert torch.equal(action, agent.behaviour(1)(observation, here, begins))
+    assert len(captured) == collects

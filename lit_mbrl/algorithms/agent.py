@@ -1,7 +1,7 @@
 """What all algorithms share: named optimizers, gradient steps, target averaging."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -57,24 +57,21 @@ class Agent(LightningModule):
     def act(self, observation: Tensor, deterministic: bool = False) -> Tensor:
         """Actions [B, A] in [-1, 1] for observations [B, S]: to collect, or to evaluate."""
 
-    def behaviour(self, copies: int, deterministic: bool = False) -> Behaviour:
+    def behaviour(
+        self, copies: int, deterministic: bool = False, collects: bool = False
+    ) -> Behaviour:
         """The policy as it acts in copies of a task; it may remember something of each.
 
         Args:
             copies: How many.
-            deterministic: To evaluate, and not to collect.
+            deterministic: To evaluate, and not to explore.
+            collects: Explores in the one copy that D_env comes from, a step of it after the other.
+                On a GPU what is alike at each can be a graph, see `Compiler.capture`: of several
+                copies episodes end one by one, and each number of them would be captured anew.
         """
-        if deterministic:
-            return Behaviour(partial(self.act, deterministic=True))
-        return Behaviour(self.captured("the policy", self.act, copies))
-
-    def captured(self, name: str, act: Callable[..., Any], copies: int) -> Callable[..., Any]:
-        """A function that acts in copies of a task; on a GPU as a graph, see `Compiler.capture`.
-
-        Of many copies episodes end one by one, and each number of them would be captured anew: so
-        it is one copy, the collector's, or none.
-        """
-        return partial(self.compiler.capture, name, act) if copies == 1 else act
+        if collects:
+            return Behaviour(partial(self.compiler.capture, "the policy", self.act))
+        return Behaviour(partial(self.act, deterministic=deterministic))
 
     def fit_dynamics(self, transitions: TensorDict) -> FitReport:
         """Fit the model to transitions [N] of D_env by maximum likelihood."""

@@ -23,6 +23,7 @@ along.
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from tensordict import TensorDict
@@ -129,9 +130,11 @@ class LOOP(SoftActorCritic):
         solution = self.plan(observation)
         return (solution.action if deterministic else solution.sample)[:, 0]
 
-    def behaviour(self, copies: int, deterministic: bool = False) -> PlanningBehaviour:
-        collects = copies == 1 and not deterministic
-        plan = self.captured("the plan", self.collecting_plan, 1) if collects else self.plan
+    def behaviour(
+        self, copies: int, deterministic: bool = False, collects: bool = False
+    ) -> PlanningBehaviour:
+        captured = partial(self.compiler.capture, "the plan", self.collecting_plan)
+        plan = captured if collects else self.plan
         return PlanningBehaviour(plan, copies, explore=not deterministic)
 
     def plan(self, observation: Tensor, start: Start | None = None) -> Solution:

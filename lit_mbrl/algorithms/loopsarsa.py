@@ -112,7 +112,9 @@ class LOOPSARSA(Agent):
         solution = self.plan(observation)
         return (solution.action if deterministic else solution.sample)[:, 0]
 
-    def behaviour(self, copies: int, deterministic: bool = False) -> PlanningBehaviour:
+    def behaviour(
+        self, copies: int, deterministic: bool = False, collects: bool = False
+    ) -> PlanningBehaviour:
         return PlanningBehaviour(self.plan, copies, explore=not deterministic)
 
     def plan(self, observation: Tensor, start: Start | None = None) -> Solution:

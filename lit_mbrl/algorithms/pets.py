@@ -15,6 +15,7 @@ comes after a predicted termination counts, of which the paper's tasks have none
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from tensordict import TensorDict
@@ -22,7 +23,6 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lit_mbrl.algorithms.agent import Agent
-from lit_mbrl.behaviour import Behaviour
 from lit_mbrl.dynamics import Dynamics
 from lit_mbrl.envs import resolve_reward
 from lit_mbrl.errors import require
@@ -121,11 +121,12 @@ class PETS(Agent):
         """The first actions [B, A] of plans that start from nothing."""
         return self.plan(observation).action[:, 0]
 
-    def behaviour(self, copies: int, deterministic: bool = False) -> Behaviour:
+    def behaviour(
+        self, copies: int, deterministic: bool = False, collects: bool = False
+    ) -> PlanningBehaviour:
         """Plans that start from what is left of the last ones."""
-        collects = copies == 1 and not deterministic
-        plan = self.captured("the plan", self.collecting_plan, 1) if collects else self.plan
-        return PlanningBehaviour(plan, copies)
+        captured = partial(self.compiler.capture, "the plan", self.collecting_plan)
+        return PlanningBehaviour(captured if collects else self.plan, copies)
 
     def training_step(self, batch: TensorDict, batch_idx: int) -> None:
         """Nothing is learned between two fits; the last plan was made to take this step."""

@@ -116,7 +116,9 @@ class POPLINA(Agent):
         """The first actions [B, A] of plans that start from the policy's alone."""
         return self.plan(observation).action[:, 0]
 
-    def behaviour(self, copies: int, deterministic: bool = False) -> PlanningBehaviour:
+    def behaviour(
+        self, copies: int, deterministic: bool = False, collects: bool = False
+    ) -> PlanningBehaviour:
         return PlanningBehaviour(self.plan, copies)
 
     def plan(self, observation: Tensor, start: Start | None = None) -> Solution:  # l.4

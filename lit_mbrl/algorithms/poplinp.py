@@ -116,7 +116,9 @@ class POPLINP(Agent):
         """Actions [B, A] of policies that are searched for from theta."""
         return self.plan(observation).action[:, 0]
 
-    def behaviour(self, copies: int, deterministic: bool = False) -> PlanningBehaviour:
+    def behaviour(
+        self, copies: int, deterministic: bool = False, collects: bool = False
+    ) -> PlanningBehaviour:
         return PlanningBehaviour(self.plan, copies)
 
     def plan(self, observation: Tensor, start: Start | None = None) -> Solution:  # l.4

@@ -127,7 +127,7 @@ class ReplayData(LightningDataModule):
         )
         self._log_prob = agent.log_prob if agent.needs_log_prob else None
         self.imagined = ImaginedReplay(device)
-        self._behaviour = agent.behaviour(copies=1)
+        self._behaviour = agent.behaviour(copies=1, collects=True)
         self._collector = Collector(
             self._make_env,
             TensorDictModule(self._act, in_keys=["observation"], out_keys=["action"]),
