@@ -11,13 +11,20 @@ from pytorch_lightning.callbacks import Checkpoint
 from lit_mbrl.checkpoints import RUN, claim, generators, set_generators
 from lit_mbrl.errors import DivergenceError, TaskError, require
 from lit_mbrl.interruption import Interrupted, Interruption
-from lit_mbrl.tracking import RunLogger
 
 from .compilation import Compilation
 from .evaluation import latest
 from .retraining import Retraining
 from .rollout_length import RolloutLength
-from .trainer import data_of, env_steps, last_step, phase
+from .trainer import (
+    callback_of,
+    data_of,
+    env_steps,
+    last_step,
+    phase,
+    run_id_of,
+    run_logger_of,
+)
 
 
 class EnvStepCheckpoint(Checkpoint):
@@ -89,8 +96,7 @@ class EnvStepCheckpoint(Checkpoint):
             ConfigurationError: If another one trains the run.
         """
         if self.folder is None:
-            version = trainer.logger.version if trainer.logger else None
-            self.folder = str(Path("checkpoints", str(version or "unnamed")))
+            self.folder = str(Path("checkpoints", run_id_of(trainer) or "unnamed"))
         free = not self.every or claim(Path(self.folder))
         require(free, "checkpoint.folder", self.folder, "one that no other process writes into")
 
@@ -104,7 +110,7 @@ class EnvStepCheckpoint(Checkpoint):
             "identity": self.identity(
                 pl_module, data_of(trainer), trainer.precision, *schedules_of(trainer)
             ),
-            "run_id": trainer.logger.version if trainer.logger else None,
+            "run_id": run_id_of(trainer),
             "env_step": env_steps(trainer),
             "best_return": self.best_return,
             "data": data_of(trainer).snapshot(),
@@ -158,8 +164,8 @@ class EnvStepCheckpoint(Checkpoint):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Store the best checkpoint with the run, if asked for, and save the last step."""
-        best, logger = Path(self.folder or "", "best.ckpt"), trainer.logger
-        if self.upload and isinstance(logger, RunLogger) and best.exists():
+        best, logger = Path(self.folder or "", "best.ckpt"), run_logger_of(trainer)
+        if self.upload and logger is not None and best.exists():
             logger.log_file(best)
         if self._generators is not None:
             self._save(trainer, "last.ckpt")
@@ -201,13 +207,9 @@ class EnvStepCheckpoint(Checkpoint):
 
 def schedules_of(trainer: Trainer) -> list[Any]:
     """The callbacks whose settings decide what is learned."""
-    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
-    return [
-        callback
-        for kind in (Compilation, RolloutLength, Retraining)
-        for callback in callbacks
-        if isinstance(callback, kind)
-    ]
+    kinds: tuple[type[Any], ...] = (Compilation, RolloutLength, Retraining)
+    found = (callback_of(trainer, kind) for kind in kinds)
+    return [callback for callback in found if callback is not None]
 
 
 def require_finite(agent: LightningModule) -> None:

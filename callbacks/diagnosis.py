@@ -8,12 +8,11 @@ from typing import Any
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from lit_mbrl.diagnosis import diagnose
-from lit_mbrl.errors import require
+from lit_mbrl.errors import first_line, require
 from lit_mbrl.held_out import held_out, require_transitions
-from lit_mbrl.tracking import RunLogger
 
 from .rollout_length import RolloutLength
-from .trainer import data_of, env_steps, log, phase
+from .trainer import callback_of, data_of, env_steps, log, phase, run_logger_of
 
 
 class Diagnosis(Callback):
@@ -44,24 +43,21 @@ class Diagnosis(Callback):
             with phase(trainer, "diagnose"):
                 self._diagnose(trainer, pl_module)
         except Exception as error:
-            reason = str(error).partition("\n")[0]
-            step = env_steps(trainer)
-            print(f"no diagnosis at environment step {step:,}: {reason}", file=sys.stderr)
+            words = f"no diagnosis at environment step {env_steps(trainer):,}:"
+            print(words, first_line(error), file=sys.stderr)
 
     def _diagnose(self, trainer: Trainer, agent: Any) -> None:
         from lit_mbrl.figures import write_diagnosis  # most runs need no matplotlib
 
         data, step = data_of(trainer), env_steps(trainer)
-        callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
-        lengths = [each.longest for each in callbacks if isinstance(each, RolloutLength)]
-        length = max(lengths, default=agent.rollout_length)
+        schedule = callback_of(trainer, RolloutLength)
+        length = agent.rollout_length if schedule is None else schedule.longest
         real = held_out(agent, data.env_id, data.env_kwargs, self.transitions, self.seed)
         found = diagnose(agent.dynamics, real, length, self.seed)
         log(trainer, found.metrics())
         title = f"{type(agent).__name__} on {data.env_id}, environment step {step:,}"
-        for logger in trainer.loggers:
-            if isinstance(logger, RunLogger):
-                with tempfile.TemporaryDirectory() as folder:
-                    write_diagnosis(found, title, Path(folder))
-                    run_id = str(logger.run_id)
-                    logger.experiment.log_artifacts(run_id, folder, f"figures/step_{step}")
+        if (logger := run_logger_of(trainer)) is not None:
+            with tempfile.TemporaryDirectory() as folder:
+                write_diagnosis(found, title, Path(folder))
+                run_id = str(logger.run_id)
+                logger.experiment.log_artifacts(run_id, folder, f"figures/step_{step}")

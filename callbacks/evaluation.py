@@ -19,7 +19,7 @@ from lit_mbrl.held_out import collect, own_randomness
 from lit_mbrl.planning import Planner, lookahead
 from lit_mbrl.value_bias import value_bias
 
-from .trainer import data_of, env_steps, log, phase
+from .trainer import callback_of, data_of, env_steps, log, phase
 
 BIAS_STEPS = 1000
 """Of each copy of the task, from which the bias of the values is taken."""
@@ -241,10 +241,8 @@ def run_episodes(
 
 def evaluations(trainer: Trainer) -> list[Evaluated]:
     """What the trainer's `Evaluation` has found so far."""
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, Evaluation):
-            return callback.history
-    return []
+    evaluation = callback_of(trainer, Evaluation)
+    return [] if evaluation is None else evaluation.history
 
 
 def latest(trainer: Trainer) -> Evaluated | None:

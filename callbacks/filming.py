@@ -9,11 +9,10 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 
 from lit_mbrl.envs import Resumable, make_gym_env
 from lit_mbrl.errors import one_line
-from lit_mbrl.tracking import RunLogger
 from lit_mbrl.video import Film
 
 from .evaluation import run_episodes
-from .trainer import data_of, env_steps
+from .trainer import data_of, env_steps, run_logger_of
 
 
 class Filming(Callback):
@@ -31,7 +30,8 @@ class Filming(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Film it; what fails here does not fail the run."""
-        if not self.enabled or not isinstance(trainer.logger, RunLogger):
+        logger = run_logger_of(trainer)
+        if not self.enabled or logger is None:
             return
         data = data_of(trainer)
         filmed: dict[str, Any] = {**(data.env_kwargs or {}), "render_mode": "rgb_array"}
@@ -43,6 +43,6 @@ class Filming(Callback):
                     run_episodes(pl_module, [env], data.seed)
                 finally:
                     env.close()
-                trainer.logger.log_file(path, "videos")
+                logger.log_file(path, "videos")
         except Exception as error:  # of any kind: it depends on what is missing
             print("no film of the policy:", one_line(error), file=sys.stderr)

@@ -2,16 +2,15 @@
 
 import re
 import sys
-from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from lit_mbrl.envs import make_gym_env
+from lit_mbrl.errors import first_line
 from lit_mbrl.policy import Policy
 from lit_mbrl.registry import register
-from lit_mbrl.tracking import RunLogger
 
-from .trainer import data_of, env_steps
+from .trainer import data_of, env_steps, run_logger_of
 
 
 class Registration(Callback):
@@ -28,9 +27,9 @@ class Registration(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Register it and say where it is; what fails here does not fail the run."""
-        logger: Any = trainer.logger
+        logger = run_logger_of(trainer)
         # What acts by planning has no policy that could be stored without its model.
-        if not self.enabled or not isinstance(logger, RunLogger) or not hasattr(pl_module, "actor"):
+        if not self.enabled or logger is None or not hasattr(pl_module, "actor"):
             return
         data, algorithm = data_of(trainer), type(pl_module).__name__
         task = re.sub(r"[^\w-]", "-", data.env_id.rpartition(":")[2])  # what MLflow allows
@@ -39,7 +38,6 @@ class Registration(Callback):
             run, name = str(logger.run_id), f"{algorithm}-{task}"
             address = register(logger.experiment, run, name, policy, env_steps(trainer))
         except Exception as error:  # it has been learned, and is in the checkpoints
-            reason = str(error).partition("\n")[0]  # PyTorch's go on for a page
-            print(f"the policy was not registered with MLflow: {reason}", file=sys.stderr)
+            print("the policy was not registered with MLflow:", first_line(error), file=sys.stderr)
         else:
             print(f"the policy: mlflow.pyfunc.load_model({address!r}).predict(observations)")

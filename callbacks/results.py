@@ -11,7 +11,7 @@ import yaml
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from lit_mbrl import MKL_KERNELS
-from lit_mbrl.errors import ConfigurationError, require
+from lit_mbrl.errors import require, writing
 
 from .evaluation import Evaluated, evaluations, latest
 from .trainer import data_of
@@ -50,14 +50,9 @@ class Results(Callback):
         ended = described.is_file() and re.search(r"(?m)^finished: true$", described.read_text())
         allowed = f"one without the {path.name} of a run that has ended"
         require(goes_on or not ended, "results.folder", self.folder, allowed)
-        try:
+        with writing("results.folder", self.folder, "a folder that can be made and written to"):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.open("a").close()
-        except OSError as error:
-            raise ConfigurationError(
-                f"results.folder: {self.folder!r} was given ({error.strerror}); "
-                "allowed: a folder that can be made and written to"
-            ) from error
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say what runs, and begin the table; a run that goes on has rows already."""

@@ -11,7 +11,7 @@ from lit_mbrl.devices import send
 from lit_mbrl.dynamics import Dynamics
 from lit_mbrl.errors import DivergenceError, require
 
-from .trainer import data_of, env_steps, log, phase
+from .trainer import callback_of, data_of, env_steps, log, phase
 
 
 class Retraining(Callback):
@@ -118,7 +118,5 @@ def prediction_error(dynamics: Dynamics, transitions: TensorDict) -> float:
 
 def model_error(trainer: Trainer) -> float | None:
     """The holdout error of the last fit of the dynamics, if there was one."""
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, Retraining):
-            return callback.holdout_mse
-    return None
+    retraining = callback_of(trainer, Retraining)
+    return None if retraining is None else retraining.holdout_mse

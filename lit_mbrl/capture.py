@@ -12,6 +12,8 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor
 
+from lit_mbrl.errors import first_line
+
 
 class Captured:
     """A function as a CUDA graph, from its second call on.
@@ -65,8 +67,7 @@ class Captured:
             with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 self._outputs = self._function(*self._inputs)
         except RuntimeError as error:
-            reason = str(error).strip().splitlines()[0]
-            message = f"{self._name} could not be captured and runs without: {reason}"
+            message = f"{self._name} could not be captured and runs without: {first_line(error)}"
             print(message, file=sys.stderr, flush=True)
             torch.cuda.set_stream(stream)  # torch leaves the one of the capture in its place
             self._graph_refused = graph  # the allocator may still refer to it

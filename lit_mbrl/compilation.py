@@ -22,6 +22,7 @@ from torch.optim import Optimizer
 
 from lit_mbrl.adam import FusedAdam, plain
 from lit_mbrl.capture import Captured, tensors_of
+from lit_mbrl.errors import first_line
 from lit_mbrl.precision import float32
 from lit_mbrl.products import bmm
 
@@ -205,9 +206,8 @@ class _Compiled:
             _replace_products()
             found = self._compiled(*inputs)
         except Exception as error:  # torch's compilers have no common class of errors
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            message = f"{self._name} could not be compiled and runs without"
-            print(f"{message}: {reason}", file=sys.stderr, flush=True)
+            message = f"{self._name} could not be compiled and runs without: {first_line(error)}"
+            print(message, file=sys.stderr, flush=True)
             self._ready = self._function
             return self._function(*inputs)
         print(f"compiled {self._name} in {time.monotonic() - began:.1f} s", flush=True)

@@ -6,7 +6,7 @@ from typing import Any
 
 from lit_mbrl.checkpoints import read
 from lit_mbrl.diagnosis import diagnose
-from lit_mbrl.errors import ConfigurationError, require
+from lit_mbrl.errors import require, writing
 from lit_mbrl.figures import write_diagnosis
 from lit_mbrl.held_out import held_out, require_transitions
 from lit_mbrl.parser import Parser, command
@@ -71,13 +71,8 @@ def diagnose_checkpoint(
     seed = trained.seed if seed is None else seed
     real = held_out(agent, trained.env_id, trained.env_kwargs, transitions, seed)
     found = diagnose(agent.dynamics, real, rollout_length, seed)
-    try:
+    with writing("output", output, "a folder that can be made and written to"):
         write_diagnosis(found, str(trained), output)
-    except OSError as error:
-        raise ConfigurationError(
-            f"output: {str(output)!r} was given ({error.strerror}); "
-            "allowed: a folder that can be made and written to"
-        ) from error
     print(f"{trained}: {transitions:,} held-out transitions, seed {seed}")
     for metric, value in found.metrics().items():
         print(f"{metric.removeprefix('dynamics/').replace('_', ' ')}: {value:.3f}")

@@ -1,6 +1,7 @@
 """The ways in which a user's mistake, a task's and a network's are reported."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
@@ -8,6 +9,11 @@ from typing import Any
 def one_line(value: object) -> str:
     """What it is as text, on one line."""
     return " ".join(str(value).split())
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says first, its class's name if it says nothing: some go on for a page."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 class ConfigurationError(ValueError):
@@ -28,6 +34,26 @@ def require(condition: bool, option: str, given: Any, allowed: str) -> None:
     """
     if not condition:
         raise ConfigurationError(f"{option}: {given!r} was given; allowed: {allowed}")
+
+
+@contextmanager
+def writing(option: str, path: object, allowed: str) -> Iterator[None]:
+    """Where something is written that the user gave the path of.
+
+    Args:
+        option: As for `require`.
+        path: Of the file or the folder.
+        allowed: As for `require`.
+
+    Raises:
+        ConfigurationError: If it cannot be.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise ConfigurationError(
+            f"{option}: {str(path)!r} was given ({error.strerror}); allowed: {allowed}"
+        ) from error
 
 
 def import_function(option: str, path: str, allowed: str) -> Callable[..., Any]:

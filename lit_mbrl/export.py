@@ -12,7 +12,7 @@ import torch
 from torch.export import ExportedProgram
 
 from lit_mbrl.envs import make_gym_env
-from lit_mbrl.errors import ConfigurationError, require
+from lit_mbrl.errors import require, writing
 from lit_mbrl.parser import Parser, command
 from lit_mbrl.policy import Policy
 from lit_mbrl.trained import load
@@ -58,12 +58,8 @@ def export(checkpoint: Path, out: Path) -> None:
     allowed = f"one of an algorithm with an actor; {type(trained.agent).__name__} acts by planning"
     require(hasattr(trained.agent, "actor"), "checkpoint", str(checkpoint), allowed)
     policy = Policy(trained.agent, make_gym_env(trained.env_id, trained.env_kwargs))
-    try:
+    with writing("out", out, "a file that can be written"):
         out.write_bytes(as_bytes(policy.program()))
-    except OSError as error:
-        raise ConfigurationError(
-            f"out: {str(out)!r} was given ({error.strerror}); allowed: a file that can be written"
-        ) from error
     generator = torch.Generator().manual_seed(0)
     observation = torch.randn(1000, *policy.observations.shape, generator=generator)
     largest = difference(policy, observation, act(out, observation.numpy()))

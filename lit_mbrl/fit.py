@@ -32,6 +32,7 @@ from lit_mbrl.callbacks import (
     Throughput,
 )
 from lit_mbrl.callbacks.evaluation import latest
+from lit_mbrl.callbacks.trainer import run_logger_of
 from lit_mbrl.checkpoints import RUN, claim, find, read, release
 from lit_mbrl.checks import check
 from lit_mbrl.data import ReplayData
@@ -40,6 +41,7 @@ from lit_mbrl.errors import (
     ConfigurationError,
     DivergenceError,
     TrainingError,
+    first_line,
     one_line,
     require,
 )
@@ -277,8 +279,8 @@ def main(arguments: list[str] | None = None, restored: int = 0) -> int:
         print("error:", one_line(error), file=sys.stderr)
         return 2
     except MlflowException as error:  # metrics can be kept for later, a run has to be begun
-        reason = str(error).partition("\n")[0]
-        print(f"error: trainer.logger: the run could not be begun: {reason}", file=sys.stderr)
+        words = "error: trainer.logger: the run could not be begun:"
+        print(words, first_line(error), file=sys.stderr)
         return 2
     except Interrupted as error:
         terminate(cli, "KILLED")
@@ -308,22 +310,21 @@ def main(arguments: list[str] | None = None, restored: int = 0) -> int:
 
 def terminate(cli: FitCLI, status: str) -> None:
     """Tell MLflow how the run ended."""
-    for logger in cli.trainer.loggers:
-        if isinstance(logger, RunLogger):
-            logger.terminate(status)
+    if (logger := run_logger_of(cli.trainer)) is not None:
+        logger.terminate(status)
 
 
 def report(trainer: Trainer) -> None:
     """The last line: what the run came to and where to look at it."""
     data: Any = trainer.datamodule  # type: ignore[attr-defined]
-    evaluated, logger = latest(trainer), trainer.logger
+    evaluated, logger = latest(trainer), run_logger_of(trainer)
     words = [f"{type(trainer.lightning_module).__name__} on {data.env_id}:"]
     if evaluated is not None:
         words.append(
             f"final return {evaluated.return_mean:.1f} ± {evaluated.return_std:.1f} "
             f"at environment step {evaluated.env_step:,}."
         )
-    if isinstance(logger, RunLogger):
+    if logger is not None:
         words.append(logger.where)
     print(" ".join(words))
 

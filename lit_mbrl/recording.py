@@ -12,7 +12,7 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.cli import SaveConfigCallback
 
 from lit_mbrl.callbacks import Results
-from lit_mbrl.tracking import RunLogger
+from lit_mbrl.callbacks.trainer import callback_of, run_logger_of
 
 
 class RecordConfiguration(SaveConfigCallback):
@@ -26,12 +26,11 @@ class RecordConfiguration(SaveConfigCallback):
         text = self.parser.dump(self.config, skip_none=False)
         command = shlex.join(["python", "-m", "lit_mbrl.fit", *sys.argv[1:]])
         commit = current_commit()
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, Results):
-                config = yaml.safe_load(text)
-                callback.run = {"command": command, "commit": commit, "configuration": config}
-        logger = trainer.logger
-        if isinstance(logger, RunLogger) and not logger.goes_on:
+        if (results := callback_of(trainer, Results)) is not None:
+            config = yaml.safe_load(text)
+            results.run = {"command": command, "commit": commit, "configuration": config}
+        logger = run_logger_of(trainer)
+        if logger is not None and not logger.goes_on:
             data: Any = trainer.datamodule  # type: ignore[attr-defined]
             tags = {
                 "algorithm": type(pl_module).__name__,

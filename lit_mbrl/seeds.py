@@ -18,6 +18,7 @@ from jsonargparse import ArgumentError
 from tqdm import tqdm
 
 from lit_mbrl.callbacks.progress import FOLLOWED
+from lit_mbrl.callbacks.trainer import run_logger_of
 from lit_mbrl.errors import ConfigurationError, one_line, require
 from lit_mbrl.fit import FitCLI, build, quieten
 from lit_mbrl.interruption import signals
@@ -48,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (ArgumentError, ConfigurationError) as error:
         print("error:", one_line(error), file=sys.stderr)
         return 2
-    parent = next((made for made in cli.trainer.loggers if isinstance(made, RunLogger)), None)
+    parent = run_logger_of(cli.trainer)
     if parent is not None:
         tag(parent, cli, given.seeds, shlex.join(["python", "-m", "lit_mbrl.seeds", *arguments]))
     if given.ckpt_path is not None:

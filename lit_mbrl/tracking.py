@@ -16,7 +16,7 @@ from mlflow.tracking import MlflowClient, set_tracking_uri
 from pytorch_lightning.loggers import MLFlowLogger
 from sqlalchemy.exc import SQLAlchemyError
 
-from lit_mbrl.errors import ConfigurationError
+from lit_mbrl.errors import ConfigurationError, first_line
 
 # MLflow's own would hold the training up for minutes each time that a server does not answer.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
@@ -141,8 +141,7 @@ class RunLogger(MLFlowLogger):
         try:
             self.experiment.log_artifact(self.run_id, str(path), folder)
         except FAILURES as error:
-            reason = str(error).partition("\n")[0]
-            _say(f"{path} was not stored with run {self.run_id} ({reason})")
+            _say(f"{path} was not stored with run {self.run_id} ({first_line(error)})")
 
     def finalize(self, status: str = "success") -> None:
         """Lightning's hook: send what is unsent, and say how the run ended."""
@@ -189,8 +188,8 @@ class RunLogger(MLFlowLogger):
                     self._log([metric])
             elif batch[0].key not in self._refused:
                 self._refused.add(batch[0].key)
-                reason = str(error).partition("\n")[0]
-                _say(f"{self.tracking_uri} refuses the metric {batch[0].key!r}: {reason}")
+                refused = f"{self.tracking_uri} refuses the metric {batch[0].key!r}"
+                _say(f"{refused}: {first_line(error)}")
 
     def _send_unsent(self) -> bool:
         """Whether everything that was kept has been sent; it is then kept no longer."""

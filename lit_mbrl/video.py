@@ -10,7 +10,7 @@ import imageio.v2 as imageio
 from gymnasium import Env, Wrapper
 from gymnasium.envs.mujoco import MujocoEnv
 
-from lit_mbrl.errors import ConfigurationError
+from lit_mbrl.errors import ConfigurationError, writing
 
 
 class Film(Wrapper[Any, Any, Any, Any]):
@@ -68,18 +68,13 @@ class Film(Wrapper[Any, Any, Any, Any]):
                 f"video: {str(self._path)!r} was given ({error}); allowed: where the task can be "
                 "drawn: MuJoCo's without a display need EGL, on Debian the package libegl1"
             ) from error
-        try:
+        with writing("video", self._path, "a file that can be written"):
             if self._writer is None:
                 self._path.touch()  # the writer would tell in many lines if it cannot
                 fps = self.env.metadata.get("render_fps", 30)
                 # Sides need only be even; the writer's default is to stretch them to 16s.
                 self._writer = imageio.get_writer(self._path, fps=fps, macro_block_size=2)
             self._writer.append_data(frame)
-        except OSError as error:
-            raise ConfigurationError(
-                f"video: {str(self._path)!r} was given ({error.strerror}); allowed: a file that "
-                "can be written"
-            ) from error
         self.frames += 1
 
 

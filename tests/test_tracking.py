@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from lit_mbrl.callbacks import Evaluation
 from mlflow.tracking import MlflowClient
 from mlflow_server import Server
-from tiny import CONF, EVERY_STEP, TINY, Lost, losses, only_run, options
+from tiny import CONF, EVERY_STEP, TINY, Lost, execute, losses, only_run, options
 
 import lit_mbrl.tracking
 from lit_mbrl.algorithms import SAC
@@ -241,3 +242,18 @@ def test_two_runs_of_a_process_have_each_its_own_store(
         assert logger.tracking_uri == again.tracking_uri == f"sqlite:///{folder}/mlflow.db"
         assert again.goes_on
         assert "MLFLOW_TRACKING_URI" not in os.environ
+
+
+def test_another_logger_before_it_takes_nothing_away(tmp_path: Path) -> None:
+    """Tags, the configuration, the last line, and the run that is gone on with."""
+    config = yaml.safe_load((CONF / "sac.yaml").read_text())
+    csv = {"class_path": "pytorch_lightning.loggers.CSVLogger", "init_args": {"save_dir": "csv"}}
+    config["trainer"]["logger"] = [csv, config["trainer"]["logger"]]
+    path = tmp_path / "two_loggers.yaml"
+    path.write_text(yaml.safe_dump(config))
+    first = execute("SAC", tmp_path, path, TINY)
+    again = execute("SAC", tmp_path, path, {**TINY, "trainer.max_epochs": 2, "ckpt_path": "last"})
+    assert again.run_id == first.run_id
+    assert set(again.metrics["critic/loss"]) == {20, 40, 60, 80}
+    assert only_run(f"sqlite:///{tmp_path}/mlflow.db").data.tags["algorithm"] == "SAC"
+    assert len(list(tmp_path.glob("csv/**/metrics.csv"))) == 2

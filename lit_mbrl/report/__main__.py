@@ -5,7 +5,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from lit_mbrl.errors import ConfigurationError, require
+from lit_mbrl.errors import require, writing
 from lit_mbrl.parser import Parser, command
 from lit_mbrl.report.figures import PALETTE
 from lit_mbrl.report.page import Page
@@ -77,13 +77,8 @@ def report(
         require(task in known, "thresholds", task, f"a task of the report: {', '.join(known)}")
     again = shlex.join(["python", "-m", "lit_mbrl.report", *sys.argv[1:]])
     page = Page(output, runs, thresholds, source, again)
-    try:
+    with writing("output", output, "a folder that can be made and written to"):
         path = page.write()
-    except OSError as error:
-        raise ConfigurationError(
-            f"output: {str(output)!r} was given ({error.strerror}); "
-            "allowed: a folder that can be made and written to"
-        ) from error
     print(f"{path}: {len(runs)} runs of {', '.join(page.labels)} on {', '.join(known)}")
 
 
