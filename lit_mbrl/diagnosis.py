@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lit_mbrl.dynamics import Dynamics
 from lit_mbrl.held_out import own_randomness, segments
+from lit_mbrl.networks import mean_and_deviation
 from lit_mbrl.objectives.path import Step
 
 LEVELS = torch.arange(1, 20) / 20
@@ -25,8 +26,6 @@ ROLLOUTS = 1000
 
 EPISODE_STEPS, EPISODE_ROLLOUTS = 50, 20
 """Length of the real episode that is overlaid, and imagined ones over it."""
-
-"""A model's step, see `Dynamics.step`."""
 
 
 class Diagnosis(NamedTuple):
@@ -119,7 +118,7 @@ def diagnose(dynamics: Dynamics, real: TensorDict, rollout_length: int, seed: in
     means, log_vars = (part.cpu() for part in dynamics(flat, elites))
     mean, std = mixture(means, log_vars.exp())
     flat_target = target.flatten(0, 1)
-    deviation = deviation_of(flat_target)
+    deviation = mean_and_deviation(flat_target)[1]
 
     # Whole copies to either half: neighbours in time are too alike to judge each other.
     half = len(flat_target) // real.shape[0] * (real.shape[0] // 2)
@@ -156,12 +155,6 @@ def diagnose(dynamics: Dynamics, real: TensorDict, rollout_length: int, seed: in
     )
 
 
-def deviation_of(values: Tensor) -> Tensor:
-    """Standard deviation of each column of values [N, D]; 1 for constants, as in `Dynamics`."""
-    deviation = values.std(0, correction=0)
-    return torch.where(deviation < 1e-12, torch.ones_like(deviation), deviation)
-
-
 def mixture(means: Tensor, variances: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation [N, D] of the equal mixture of Gaussians [M, N, D]."""
     variance = variances.mean(0) + means.var(0, correction=0)
@@ -178,7 +171,7 @@ def standardised_error(prediction: Tensor, target: Tensor) -> Tensor:
     Returns:
         [..., D].
     """
-    return ((prediction - target) / deviation_of(target)).square().mean(-2).sqrt()
+    return ((prediction - target) / mean_and_deviation(target)[1]).square().mean(-2).sqrt()
 
 
 def coverage(mean: Tensor, std: Tensor, target: Tensor) -> Tensor:
@@ -246,7 +239,7 @@ def rollout_errors(real: TensorDict, length: int, step: Step) -> tuple[Tensor, T
     done = followed["next", "done"]
     alive = (done.cumsum(1) - done.long()) == 0
     imagined = open_loop(followed["observation"][:, 0], followed["action"], step)
-    deviation = deviation_of(real["observation"].flatten(0, 1))
+    deviation = mean_and_deviation(real["observation"].flatten(0, 1))[1]
     difference = (imagined - followed["next", "observation"]) / deviation
     return difference.square().mean(-1).sqrt(), alive
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from lit_mbrl.diagnosis import LEVELS, Diagnosis, calibration_error
 from lit_mbrl.report.figures import FAINT, INK, PALETTE, STYLE, as_png
 
-BLUE, ORANGE, GREEN = PALETTE[:3]
+BLUE, ORANGE = PALETTE[:2]
 
 MOSAIC: list[Any] = [
     ["one_step"] * 6,

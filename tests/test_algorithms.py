@@ -56,7 +56,7 @@ def test_each_algorithm_has_a_page_and_configurations(algorithm: type[Agent]) ->
 @pytest.mark.parametrize("name", ["sac", "mbpo", "mppve"])
 def test_the_first_three_are_configured_for_each_known_task(name: str) -> None:
     tasks = {yaml.safe_load(path.read_text())["data"]["env_id"] for path in CONF.glob(f"{name}/*")}
-    assert tasks == set(TASKS) - {"InvertedPendulum-v5"}
+    assert tasks == {task for task in TASKS if "-v5" in task} - {"InvertedPendulum-v5"}
 
 
 @pytest.mark.parametrize("path", COMPLETE, ids=lambda p: p.stem)

@@ -110,6 +110,10 @@ REFUSED = {
         [*MPPVE, "--model.initial_temperature", "0"],
         ("model.initial_temperature: 0.0", "target_entropy is null"),
     ),
+    "a limit of returns that have none": (
+        [*MPPVE, "--model.max_return", "100", "--model.gamma", "1"],
+        ("model.max_return: 100.0", "null where model.gamma is 1"),
+    ),
     "no configuration": ([], ("model.class_path: missing", "see --config")),
     "no algorithm": (["--data.env_id", "Hopper-v5"], ("model: missing", "--config")),
     "options of no algorithm": (["--model.gamma", "0.9", *MPPVE], ("model.class_path: missing",)),

@@ -19,11 +19,15 @@ from lit_mbrl.envs.termination import hopper, never
 
 SIZES = {
     "InvertedPendulum-v5": 4,
+    "InvertedPendulum-v4": 4,
     "Hopper-v5": 11,
+    "Hopper-v4": 11,
     "Swimmer-v5": 8,
     "HalfCheetah-v5": 17,
     "Walker2d-v5": 17,
+    "Walker2d-v4": 17,
     "Ant-v5": 27,
+    "Ant-v4": 27,
     "Humanoid-v5": 45,
 }
 NEVER_TERMINATING = {"HalfCheetah-v5", "Swimmer-v5"}
@@ -72,7 +76,7 @@ def balancing_actions(env: gymnasium.Env, rng: np.random.Generator) -> Iterator[
     sim = simulator(env)
     joints = sim.model.actuator_trnid[:, 0]
     angles, velocities = sim.model.jnt_qposadr[joints], sim.model.jnt_dofadr[joints]
-    is_pendulum = env.spec is not None and env.spec.id == "InvertedPendulum-v5"
+    is_pendulum = env.spec is not None and env.spec.id.startswith("InvertedPendulum")
     noise, scale = np.zeros(len(joints)), 0.5 if is_pendulum else 0.2
     while True:
         if is_pendulum:
@@ -142,6 +146,25 @@ def test_termination_is_the_simulators_at_the_edges(
                 rows.append((observation, action, observation, bool(terminated)))
     predicted, terminations = predicted_and_true(env_id, rows)
     assert torch.equal(predicted, terminations)
+
+
+@pytest.mark.parametrize("name", ["InvertedPendulum", "Hopper", "Ant"])
+def test_the_older_version_differs_in_what_a_fall_pays_alone(name: str) -> None:
+    """A step that ends an episode is paid 1 for being alive up to -v4, and nothing from -v5 on."""
+    older, newer = make_gym_env(f"{name}-v4"), make_gym_env(f"{name}-v5")
+    actions, falls = uniform_actions(newer, np.random.default_rng(0)), 0
+    seen = older.reset(seed=0)[0]
+    assert np.array_equal(seen, newer.reset(seed=0)[0])
+    while falls < 3:
+        action = next(actions).astype(np.float32)
+        seen, reward, terminated, *_ = older.step(action)
+        found, paid, ended, *_ = newer.step(action)
+        assert np.array_equal(seen, found) and terminated == ended
+        assert float(reward) - float(paid) == pytest.approx(float(terminated))
+        if terminated:
+            falls += 1
+            older.reset(seed=falls)
+            newer.reset(seed=falls)
 
 
 def test_hoppers_observation_hides_fast_joints(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -292,22 +292,28 @@ def test_plan_length_one_is_mbpo_bit_for_bit() -> None:
 
 
 @pytest.mark.parametrize("algorithm", [MPPVE, MBPO, SAC])
-def test_targets_stay_within_bounds_where_there_are_some(algorithm: type[SoftActorCritic]) -> None:
-    """The loss is that of the clamped target; bounds that nothing reaches change no bit."""
+def test_targets_are_limited_to_what_can_be_had(algorithm: type[SoftActorCritic]) -> None:
+    """To the return and all entropy there can be; a limit that nothing reaches changes no bit."""
     arguments = (S, A) if algorithm is SAC else (S, A, "never")
-    free = algorithm(*arguments)
-    batch = windows(free.critic.plan_shape[0])
+    free = algorithm(*arguments, initial_temperature=0.1)
+    k = free.critic.plan_shape[0]
+    batch = windows(k)
     with torch.no_grad():
         plan = free.sample_plan(batch["next", "observation"])
     target = critic_target(free, batch, plan)
-    tight, wide = tuple(target.sort().values[[2, -3]].tolist()), (-1e3, 1e3)
-    bounded, unreached = (algorithm(*arguments, target_bounds=bounds) for bounds in (tight, wide))
-    for agent in bounded, unreached:
+    # A policy that is uniform for ever: log 2 a number of each plan, a plan every k steps.
+    entropies = sum(0.1 * k * A * math.log(2) * free.gamma ** (k * n) for n in range(5000))
+    highest = float(target.sort().values[-3])
+    limited, unreached = (
+        algorithm(*arguments, initial_temperature=0.1, max_return=most)
+        for most in (highest - entropies, 1e3)
+    )
+    for agent in limited, unreached:
         agent.load_state_dict(free.state_dict())
-    loss = free.critic.loss(batch["observation"], batch["action"], target.clamp(*tight))[0]
-    assert torch.equal(bounded.critic_loss(batch, plan)[0], loss)
+    loss = free.critic.loss(batch["observation"], batch["action"], target.clamp(max=highest))[0]
+    assert torch.allclose(limited.critic_loss(batch, plan)[0], loss, rtol=1e-5)
     assert torch.equal(unreached.critic_loss(batch, plan)[0], free.critic_loss(batch, plan)[0])
-    assert not torch.equal(loss, free.critic_loss(batch, plan)[0])
+    assert loss < free.critic_loss(batch, plan)[0]
 
 
 def test_vanilla_form_has_no_entropy() -> None:

@@ -1,7 +1,7 @@
 """What all algorithms share: named optimizers, gradient steps, target averaging."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -148,28 +148,26 @@ class Agent(LightningModule):
         return self.trainer.fit_loop.total_batch_idx + 1
 
 
-def require_valid(
-    hidden_sizes: Sequence[int],
-    learning_rate: float,
-    gamma: float,
-    target_rate: float,
-    max_norm: float = 1.0,
-    patience: int = 1,
-) -> None:
-    """Check what the algorithms have in common of their arguments.
+VALID: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "hidden_sizes": (lambda sizes: min(sizes, default=0) >= 1, "a list of integers >= 1"),
+    "learning_rate": (lambda rate: rate > 0, "a number > 0"),
+    "gamma": (lambda gamma: 0 <= gamma <= 1, "a number in [0, 1]"),
+    "target_rate": (lambda rate: 0 < rate <= 1, "a number in (0, 1]"),
+    "actor_max_norm": (lambda norm: norm > 0, "a number > 0"),
+    "fit_patience": (lambda epochs: epochs >= 1, "an integer of at least 1"),
+}
+"""What an option that algorithms have in common may be, as a function and in words."""
+
+
+def require_valid(**given: Any) -> None:
+    """Check those of an algorithm's arguments that `VALID` knows.
 
     Raises:
-        ConfigurationError: If a value is out of its range.
+        ConfigurationError: If one is out of its range.
     """
-    sizes = list(hidden_sizes)
-    require(
-        len(sizes) >= 1 and min(sizes) >= 1, "model.hidden_sizes", sizes, "a list of integers >= 1"
-    )
-    require(learning_rate > 0, "model.learning_rate", learning_rate, "a number > 0")
-    require(0 <= gamma <= 1, "model.gamma", gamma, "a number in [0, 1]")
-    require(0 < target_rate <= 1, "model.target_rate", target_rate, "a number in (0, 1]")
-    require(max_norm > 0, "model.actor_max_norm", max_norm, "a number > 0")
-    require(patience >= 1, "model.fit_patience", patience, "an integer of at least 1")
+    for name, value in given.items():
+        holds, allowed = VALID[name]
+        require(holds(value), f"model.{name}", value, allowed)
 
 
 def adam(learning_rate: float, **modules: nn.Module) -> dict[str, Optimizer]:

@@ -38,12 +38,12 @@ from lit_mbrl.planning import (
     Planner,
     PlanningBehaviour,
     Problem,
+    Sampling,
     Solution,
     Start,
     TerminalValue,
     policy_plans,
 )
-from lit_mbrl.planning.scoring import Sampling
 
 RECENT = 100
 """Steps after which the logged divergence is no plain mean, but forgets at the rate 1 / RECENT."""
@@ -99,7 +99,13 @@ class LOOP(SoftActorCritic):
         fit_patience: int = 6,
     ):
         super().__init__()
-        require_valid(hidden_sizes, learning_rate, gamma, target_rate, patience=fit_patience)
+        require_valid(
+            hidden_sizes=hidden_sizes,
+            learning_rate=learning_rate,
+            gamma=gamma,
+            target_rate=target_rate,
+            fit_patience=fit_patience,
+        )
         self.save_hyperparameters()
         self.learning_rate, self.gamma, self.target_rate = learning_rate, gamma, target_rate
         self.target_entropy, self.fit_patience = target_entropy, fit_patience

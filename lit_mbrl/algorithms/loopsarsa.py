@@ -31,12 +31,12 @@ from lit_mbrl.planning import (
     Planner,
     PlanningBehaviour,
     Problem,
+    Sampling,
     Solution,
     Start,
     TerminalValue,
     require_no_policy,
 )
-from lit_mbrl.planning.scoring import Sampling
 
 
 class LOOPSARSA(Agent):
@@ -82,7 +82,13 @@ class LOOPSARSA(Agent):
         fit_patience: int = 6,
     ):
         super().__init__()
-        require_valid(hidden_sizes, learning_rate, gamma, target_rate, patience=fit_patience)
+        require_valid(
+            hidden_sizes=hidden_sizes,
+            learning_rate=learning_rate,
+            gamma=gamma,
+            target_rate=target_rate,
+            fit_patience=fit_patience,
+        )
         require_no_policy(planner)
         self.save_hyperparameters()
         self.planner, self.fit_patience = planner, fit_patience

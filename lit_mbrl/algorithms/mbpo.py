@@ -22,7 +22,6 @@ from lit_mbrl.data import EnvironmentReplay
 from lit_mbrl.dynamics import Dynamics
 from lit_mbrl.imagination import branched_rollouts
 from lit_mbrl.networks import Temperature
-from lit_mbrl.objectives import Bounds
 
 
 class MBPO(SoftActorCritic):
@@ -39,9 +38,9 @@ class MBPO(SoftActorCritic):
         target_entropy: Entropy that the temperature is learned towards, in nats per step, of
             actions scaled to [-1, 1]; None keeps the initial temperature.
         initial_temperature: First alpha.
-        target_bounds: The least and the most that a critic's target may be, as rewards within
-            [a, b] imply [a / (1 - gamma), b / (1 - gamma)], with 0 within where episodes
-            terminate; entropies count in. None, as in the paper, bounds nothing.
+        max_return: The most that a discounted return can be, b / (1 - gamma) for rewards of at
+            most b; targets are then limited to it, see `soft_target`. None, as in the paper,
+            limits nothing.
         dynamics_hidden_sizes: Widths of the layers of the ensemble's networks.
         dynamics_weight_decay: L2 coefficient of each of their layers, the output's last.
         dynamics_networks: Networks of the ensemble.
@@ -60,7 +59,7 @@ class MBPO(SoftActorCritic):
         target_rate: float = 0.005,
         target_entropy: float | None = -1.0,
         initial_temperature: float = 1.0,
-        target_bounds: Bounds | None = None,
+        max_return: float | None = None,
         dynamics_hidden_sizes: Sequence[int] = (200, 200, 200, 200),
         dynamics_weight_decay: Sequence[float] = (2.5e-5, 5e-5, 7.5e-5, 7.5e-5, 1e-4),
         dynamics_networks: int = 7,
@@ -68,10 +67,16 @@ class MBPO(SoftActorCritic):
         fit_patience: int = 6,
     ):
         super().__init__()
-        require_valid(hidden_sizes, learning_rate, gamma, target_rate, patience=fit_patience)
-        self.bound_targets(target_bounds)
+        require_valid(
+            hidden_sizes=hidden_sizes,
+            learning_rate=learning_rate,
+            gamma=gamma,
+            target_rate=target_rate,
+            fit_patience=fit_patience,
+        )
         self.save_hyperparameters()
         self.learning_rate, self.gamma, self.target_rate = learning_rate, gamma, target_rate
+        self.limit_targets(max_return)
         self.target_entropy, self.fit_patience = target_entropy, fit_patience
         self.dynamics = Dynamics(
             observation_size,

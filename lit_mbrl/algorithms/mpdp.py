@@ -103,7 +103,14 @@ class MPDP(SoftActorCritic):
         require(alpha >= 0, "model.alpha", alpha, "a number >= 0")
         networks = dynamics_networks
         require(networks >= 2, "model.dynamics_networks", networks, "an integer of at least 2")
-        require_valid(hidden_sizes, learning_rate, gamma, target_rate, actor_max_norm, fit_patience)
+        require_valid(
+            hidden_sizes=hidden_sizes,
+            learning_rate=learning_rate,
+            gamma=gamma,
+            target_rate=target_rate,
+            actor_max_norm=actor_max_norm,
+            fit_patience=fit_patience,
+        )
         self.save_hyperparameters()
         self.max_horizon, self.threshold, self.beta = max_horizon, threshold, beta
         self.learning_rate, self.gamma, self.target_rate = learning_rate, gamma, target_rate

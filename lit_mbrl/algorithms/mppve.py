@@ -49,7 +49,7 @@ from lit_mbrl.dynamics import Dynamics
 from lit_mbrl.errors import require
 from lit_mbrl.imagination import branched_rollouts
 from lit_mbrl.networks import Temperature
-from lit_mbrl.objectives import Bounds, Plan, soft_actor_loss
+from lit_mbrl.objectives import Plan, soft_actor_loss
 
 
 class MPPVE(SoftActorCritic):
@@ -69,9 +69,9 @@ class MPPVE(SoftActorCritic):
             step, of actions scaled to [-1, 1]; None keeps the initial temperature.
         scale_target_entropy: Multiply it by k, as the published runs do.
         initial_temperature: First alpha.
-        target_bounds: The least and the most that a critic's target may be, as rewards within
-            [a, b] imply [a / (1 - gamma), b / (1 - gamma)], with 0 within where episodes
-            terminate; entropies count in. None, as in the paper, bounds nothing.
+        max_return: The most that a discounted return can be, b / (1 - gamma) for rewards of at
+            most b; targets are then limited to it, see `soft_target`. None, as in the paper,
+            limits nothing.
         actor_max_norm: Norm at which the actor's gradient is clipped.
         gradient_through_model: Let the actor's gradient pass through the model's steps.
         plan_gradient_cut: Cut the gradient of plan actions with an index beyond the rollout length.
@@ -99,7 +99,7 @@ class MPPVE(SoftActorCritic):
         target_entropy: float | None = -1.0,
         scale_target_entropy: bool = True,
         initial_temperature: float = 1.0,
-        target_bounds: Bounds | None = None,
+        max_return: float | None = None,
         actor_max_norm: float = 10.0,
         gradient_through_model: bool = False,
         plan_gradient_cut: bool = True,
@@ -113,11 +113,18 @@ class MPPVE(SoftActorCritic):
         super().__init__()
         require(plan_length >= 1, "model.plan_length", plan_length, "an integer of at least 1")
         require(critics >= 1, "model.critics", critics, "an integer of at least 1")
-        require_valid(hidden_sizes, learning_rate, gamma, target_rate, actor_max_norm, fit_patience)
-        self.bound_targets(target_bounds)
+        require_valid(
+            hidden_sizes=hidden_sizes,
+            learning_rate=learning_rate,
+            gamma=gamma,
+            target_rate=target_rate,
+            actor_max_norm=actor_max_norm,
+            fit_patience=fit_patience,
+        )
         self.save_hyperparameters()
         self.plan_length, self.learning_rate = plan_length, learning_rate
         self.gamma, self.target_rate = gamma, target_rate
+        self.limit_targets(max_return)
         self.target_entropy = target_entropy
         if target_entropy is not None and scale_target_entropy:
             self.target_entropy = target_entropy * plan_length

@@ -22,20 +22,19 @@ from tensordict import TensorDict
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lit_mbrl.algorithms.agent import Agent
+from lit_mbrl.algorithms.agent import Agent, require_valid
 from lit_mbrl.dynamics import Dynamics
 from lit_mbrl.envs import resolve_reward
-from lit_mbrl.errors import require
 from lit_mbrl.planning import (
     ImaginedReturn,
     Planner,
     PlanningBehaviour,
     Problem,
+    Sampling,
     Solution,
     Start,
     require_no_policy,
 )
-from lit_mbrl.planning.scoring import Sampling
 
 
 class PETS(Agent):
@@ -80,8 +79,7 @@ class PETS(Agent):
         fit_patience: int = 5,
     ):
         super().__init__()
-        require(0 <= gamma <= 1, "model.gamma", gamma, "a number in [0, 1]")
-        require(fit_patience >= 1, "model.fit_patience", fit_patience, "an integer of at least 1")
+        require_valid(gamma=gamma, fit_patience=fit_patience)
         require_no_policy(planner)
         self.save_hyperparameters()
         self.planner, self.fit_patience = planner, fit_patience
@@ -94,7 +92,7 @@ class PETS(Agent):
             dynamics_networks,
             dynamics_elites,
         )
-        known = None if reward is None else resolve_reward(reward)
+        known = resolve_reward(reward)
         score = ImaginedReturn(self.dynamics, sampling, particles, gamma, known)
         self.problem = Problem(score, action_size)
         self.collecting = self.problem._replace(score=score.compiled(self.compiler))

@@ -36,12 +36,12 @@ from lit_mbrl.planning import (
     Planner,
     PlanningBehaviour,
     Problem,
+    Sampling,
     Solution,
     Start,
     policy_plans,
     require_no_policy,
 )
-from lit_mbrl.planning.scoring import Sampling
 
 
 class POPLINA(Agent):
@@ -87,7 +87,11 @@ class POPLINA(Agent):
         fit_patience: int = 5,
     ):
         super().__init__()
-        require_valid(hidden_sizes, learning_rate, 1.0, 1.0, patience=fit_patience)
+        require_valid(
+            hidden_sizes=hidden_sizes,
+            learning_rate=learning_rate,
+            fit_patience=fit_patience,
+        )
         require(weight_decay >= 0, "model.weight_decay", weight_decay, "a number >= 0")
         require_no_policy(planner)
         self.save_hyperparameters()
@@ -103,7 +107,7 @@ class POPLINA(Agent):
             dynamics_elites,
         )
         self.actor = PolicyNetwork(observation_size, action_size, hidden_sizes)
-        known = None if reward is None else resolve_reward(reward)
+        known = resolve_reward(reward)
         self.score = ImaginedReturn(self.dynamics, sampling, particles, reward=known)
         self.action_size = action_size
 

@@ -33,12 +33,12 @@ from lit_mbrl.planning import (
     Planner,
     PlanningBehaviour,
     Problem,
+    Sampling,
     Solution,
     Start,
     require_no_policy,
 )
 from lit_mbrl.planning.policy_search import PerturbedReturn
-from lit_mbrl.planning.scoring import Sampling
 
 
 class POPLINP(Agent):
@@ -84,7 +84,10 @@ class POPLINP(Agent):
         fit_patience: int = 5,
     ):
         super().__init__()
-        require_valid(hidden_sizes, 1.0, 1.0, 1.0, patience=fit_patience)
+        require_valid(
+            hidden_sizes=hidden_sizes,
+            fit_patience=fit_patience,
+        )
         require(noise_scale > 0, "model.noise_scale", noise_scale, "a number > 0")
         require_no_policy(planner)
         self.save_hyperparameters()
@@ -100,7 +103,7 @@ class POPLINP(Agent):
         )
         self.actor = PolicyNetwork(observation_size, action_size, hidden_sizes)
         self.actor.requires_grad_(False)
-        known = None if reward is None else resolve_reward(reward)
+        known = resolve_reward(reward)
         self.score = PerturbedReturn(
             self.actor, noise_scale, self.dynamics, sampling, particles, reward=known
         )

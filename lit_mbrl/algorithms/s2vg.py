@@ -84,7 +84,13 @@ class S2VG(Agent):
         model_learning_rate: float = 3e-4,
     ):
         super().__init__()
-        require_valid(hidden_sizes, learning_rate, gamma, target_rate, actor_max_norm)
+        require_valid(
+            hidden_sizes=hidden_sizes,
+            learning_rate=learning_rate,
+            gamma=gamma,
+            target_rate=target_rate,
+            actor_max_norm=actor_max_norm,
+        )
         require(horizon >= 1, "model.horizon", horizon, "an integer of at least 1")
         require(alpha >= 0, "model.alpha", alpha, "a number >= 0")
         for name, rate in {"value": value_learning_rate, "model": model_learning_rate}.items():

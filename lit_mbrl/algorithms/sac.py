@@ -14,7 +14,6 @@ from tensordict import TensorDict
 from lit_mbrl.algorithms.agent import require_valid
 from lit_mbrl.algorithms.soft_actor_critic import SoftActorCritic
 from lit_mbrl.networks import Temperature
-from lit_mbrl.objectives import Bounds
 
 
 class SAC(SoftActorCritic):
@@ -30,9 +29,9 @@ class SAC(SoftActorCritic):
         target_entropy: Entropy that the temperature is learned towards, in nats per step, of
             actions scaled to [-1, 1]; None keeps the initial temperature.
         initial_temperature: First alpha.
-        target_bounds: The least and the most that a critic's target may be, as rewards within
-            [a, b] imply [a / (1 - gamma), b / (1 - gamma)], with 0 within where episodes
-            terminate; entropies count in. None, as in the paper, bounds nothing.
+        max_return: The most that a discounted return can be, b / (1 - gamma) for rewards of at
+            most b; targets are then limited to it, see `soft_target`. None, as in the paper,
+            limits nothing.
     """
 
     def __init__(
@@ -45,13 +44,18 @@ class SAC(SoftActorCritic):
         target_rate: float = 0.005,
         target_entropy: float | None = -1.0,
         initial_temperature: float = 1.0,
-        target_bounds: Bounds | None = None,
+        max_return: float | None = None,
     ):
         super().__init__()
-        require_valid(hidden_sizes, learning_rate, gamma, target_rate)
-        self.bound_targets(target_bounds)
+        require_valid(
+            hidden_sizes=hidden_sizes,
+            learning_rate=learning_rate,
+            gamma=gamma,
+            target_rate=target_rate,
+        )
         self.save_hyperparameters()
         self.learning_rate, self.gamma, self.target_rate = learning_rate, gamma, target_rate
+        self.limit_targets(max_return)
         self.target_entropy = target_entropy
         temperature = Temperature(initial_temperature, learned=target_entropy is not None)
         self.make_actor_critic(observation_size, action_size, hidden_sizes, temperature)

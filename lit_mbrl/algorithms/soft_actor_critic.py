@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from lit_mbrl.algorithms.agent import Agent, adam
 from lit_mbrl.errors import require
 from lit_mbrl.networks import Actor, Critic, Temperature
-from lit_mbrl.objectives import Bounds, Plan, soft_actor_loss, soft_target
+from lit_mbrl.objectives import Plan, soft_actor_loss, soft_target
 
 
 class SoftActorCritic(Agent):
@@ -28,7 +28,7 @@ class SoftActorCritic(Agent):
     gamma: float
     target_rate: float
     target_entropy: float | None
-    target_bounds: Bounds | None = None
+    max_return: float | None = None
 
     def make_actor_critic(
         self,
@@ -45,15 +45,15 @@ class SoftActorCritic(Agent):
         self.target_critic = deepcopy(self.critic).requires_grad_(False)
         self.temperature = temperature
 
-    def bound_targets(self, bounds: Bounds | None) -> None:
-        """Have the critics' targets clamped to `bounds` from now on, to none if None.
+    def limit_targets(self, max_return: float | None) -> None:
+        """Have the critics' targets limited from now on, see `soft_target`.
 
         Raises:
-            ConfigurationError: If the lower one is not below the upper one.
+            ConfigurationError: If returns have no limit since they are not discounted.
         """
-        ordered = bounds is None or bounds[0] < bounds[1]
-        require(ordered, "model.target_bounds", bounds, "two numbers, the lower one first, or null")
-        self.target_bounds = bounds
+        limited = max_return is None or self.gamma < 1
+        require(limited, "model.max_return", max_return, "null where model.gamma is 1")
+        self.max_return = max_return
 
     def named_optimizers(self) -> dict[str, Optimizer]:
         """The dynamics' if there is one, and an Adam each for critics, actor and temperature."""
@@ -86,7 +86,7 @@ class SoftActorCritic(Agent):
                 next_plan = self.sample_plan(windows["next", "observation"])
         alpha = self.temperature()
         target = soft_target(
-            windows, next_plan, self.target_critic, alpha, self.gamma, self.target_bounds
+            windows, next_plan, self.target_critic, alpha, self.gamma, self.max_return
         )
         return self.critic.loss(windows["observation"], windows["action"], target)
 

@@ -82,7 +82,14 @@ class SVG1(Agent):
         fit_patience: int = 5,
     ):
         super().__init__()
-        require_valid(hidden_sizes, learning_rate, gamma, target_rate, actor_max_norm, fit_patience)
+        require_valid(
+            hidden_sizes=hidden_sizes,
+            learning_rate=learning_rate,
+            gamma=gamma,
+            target_rate=target_rate,
+            actor_max_norm=actor_max_norm,
+            fit_patience=fit_patience,
+        )
         require(max_weight > 0, "model.max_weight", max_weight, "a number > 0")
         valid = policy_std is None or policy_std > 0
         require(valid, "model.policy_std", policy_std, "a number > 0, or null to learn it")

@@ -15,6 +15,7 @@ from lit_mbrl.envs import LEARNED, resolve_termination
 from lit_mbrl.errors import require
 from lit_mbrl.networks.mlp import EnsembleMLP, lies_transposed
 from lit_mbrl.networks.noise import standard_normal
+from lit_mbrl.networks.standardisation import mean_and_deviation
 from lit_mbrl.precision import float32
 
 TERMINATION_SIZES = (64, 64)
@@ -121,9 +122,9 @@ class Dynamics(nn.Module):
 
     def set_input_scale(self, inputs: Tensor) -> None:
         """Standardise by the mean and deviation of inputs [N, S + A]; constants keep scale 1."""
-        std, mean = torch.std_mean(inputs, 0, correction=0)
+        mean, std = mean_and_deviation(inputs)
         self.input_mean.copy_(mean)
-        self.input_std.copy_(torch.where(std < 1e-12, torch.ones_like(std), std))
+        self.input_std.copy_(std)
 
     def forward(self, inputs: Tensor, members: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Mean and log-variance [E, B, S + 1] of (s' - s, r) for raw inputs (s, a) [E, B, S + A].

@@ -22,6 +22,9 @@ begins to fall: fits to 1,000 of HalfCheetah-v5 stopped after 7 to 11 epochs and
 nothing.
 """
 
+HOLDOUT = 0.2
+"""Share of the data that is held out, by random split."""
+
 GROUP = {"cpu": 1, "cuda": 8}
 """Updates at a time: those that are one CUDA graph on a GPU, to hand out one takes a while."""
 
@@ -47,7 +50,6 @@ def fit(
     transitions: TensorDict,
     batch_size: int = 256,
     patience: int = 5,
-    holdout_ratio: float = 0.2,
     holdout_max: int = 5000,
     min_improvement: float = 0.01,
 ) -> FitReport:
@@ -67,7 +69,6 @@ def fit(
         batch_size: Rows a network sees in one update.
         patience: Epochs without improvement before stopping. 5 in the published MPPVE; the
             published MBPO's and LOOP's loop runs one more, 6 here.
-        holdout_ratio: Share of the data held out, by random split.
         holdout_max: At most this many rows are held out.
         min_improvement: Relative fall of the holdout error that counts.
     """
@@ -77,7 +78,7 @@ def fit(
     rows, device = len(inputs), inputs.device
     networks = dynamics.ensemble.networks
     shuffled = torch.randperm(rows, device=device)
-    holdout_rows = max(1, min(int(rows * holdout_ratio), holdout_max))
+    holdout_rows = max(1, min(int(rows * HOLDOUT), holdout_max))
     holdout, train = shuffled[:holdout_rows], shuffled[holdout_rows:]
     dynamics.set_input_scale(inputs[train])
 

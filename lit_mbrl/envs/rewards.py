@@ -70,15 +70,17 @@ def halfcheetah(observation: Tensor, action: Tensor, next_observation: Tensor) -
     return velocity - 0.1 * action.square().sum(-1)
 
 
-def resolve(path: str) -> Reward:
-    """Import a reward function.
+def resolve(path: str | None) -> Reward | None:
+    """Import a reward function, if there is to be one.
 
     Args:
-        path: Dotted path of the function.
+        path: Dotted path of the function; None leaves the reward to the model.
 
     Raises:
         ConfigurationError: If nothing can be imported from there, or it cannot be called.
     """
+    if path is None:
+        return None
     allowed = f"null, or the dotted path of a function, such as '{__name__}.halfcheetah'"
     reward: Reward = import_function("model.reward", path, allowed)
     return reward

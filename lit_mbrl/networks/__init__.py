@@ -6,6 +6,7 @@ from lit_mbrl.networks.deterministic_actor import DeterministicActor
 from lit_mbrl.networks.gaussian import GaussianMLP
 from lit_mbrl.networks.mlp import EnsembleMLP
 from lit_mbrl.networks.policy_network import PolicyNetwork
+from lit_mbrl.networks.standardisation import mean_and_deviation
 from lit_mbrl.networks.temperature import Temperature
 from lit_mbrl.networks.value import Value
 
@@ -18,4 +19,5 @@ __all__ = [
     "PolicyNetwork",
     "Temperature",
     "Value",
+    "mean_and_deviation",
 ]

@@ -7,6 +7,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from lit_mbrl.networks.standardisation import mean_and_deviation
+
 
 class PolicyNetwork(nn.Module):
     """pi_theta(s): the policy of POPLIN (arXiv 1906.08649), which proposes to a planner.
@@ -38,9 +40,9 @@ class PolicyNetwork(nn.Module):
 
     def set_scale(self, observation: Tensor) -> None:
         """Standardise by the mean and deviation of observations [N, S]; constants keep scale 1."""
-        std, mean = torch.std_mean(observation, 0, correction=0)
+        mean, std = mean_and_deviation(observation)
         self.mean.copy_(mean)
-        self.std.copy_(torch.where(std < 1e-12, torch.ones_like(std), std))
+        self.std.copy_(std)
 
     def forward(self, observation: Tensor, theta: Tensor | None = None) -> Tensor:
         """Actions before they are cut off.

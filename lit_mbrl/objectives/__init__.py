@@ -10,12 +10,11 @@ from lit_mbrl.objectives.expansion import (
 from lit_mbrl.objectives.model_error import one_vs_rest
 from lit_mbrl.objectives.path import Path, unroll
 from lit_mbrl.objectives.sarsa import sarsa_target
-from lit_mbrl.objectives.soft import Bounds, Plan, soft_actor_loss, soft_target
+from lit_mbrl.objectives.soft import Plan, soft_actor_loss, soft_target
 from lit_mbrl.objectives.value_gradients import Partials, backward_recursion, jacobian
 from lit_mbrl.objectives.values import discounted_return, plan_value_target, squared_error
 
 __all__ = [
-    "Bounds",
     "Expansion",
     "Partials",
     "Path",

@@ -3,6 +3,7 @@
 A plan of one step is an action, and then each function is SAC's.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -23,10 +24,6 @@ class Plan(NamedTuple):
     log_prob: Tensor
 
 
-Bounds = tuple[float, float]
-"""The least and the most that a value can be, in units of discounted return."""
-
-
 @torch.no_grad()
 def soft_target(
     windows: TensorDict,
@@ -34,19 +31,24 @@ def soft_target(
     target_critic: Values,
     alpha: Tensor,
     gamma: float,
-    bounds: Bounds | None = None,
+    max_return: float | None = None,
 ) -> Tensor:
     """Eq. 51 (SAC: Eq. 5) with the minimum of the critics, [B].
 
-    sum_m gamma^m r_{t+m} + gamma^k (1 - terminated) (min_i Q_i^-(s_{t+k}, tau) - alpha log pi^k),
-    clamped to `bounds` if there are any, as hindsight experience replay does (arXiv 1707.01495,
-    App. A) and none of the papers here.
+    sum_m gamma^m r_{t+m} + gamma^k (1 - terminated) (min_i Q_i^-(s_{t+k}, tau) - alpha log pi^k).
+
+    With a `max_return`, targets are at most that and what entropies can add to it: log 2 for each
+    of the kA numbers in [-1, 1] of a plan, and that every k steps. A bound as that of hindsight
+    experience replay (arXiv 1707.01495, App. A); none of the papers here has one.
     """
     following = windows["next"]
     value = target_critic(following["observation"], next_plan.action).amin(0)
     next_value = value - alpha * next_plan.log_prob
     target = plan_value_target(windows["reward"], following["terminated"], next_value, gamma)
-    return target if bounds is None else target.clamp(*bounds)
+    if max_return is None:
+        return target
+    k, action_size = next_plan.action.shape[1:]
+    return target.minimum(max_return + alpha * k * action_size * math.log(2) / (1 - gamma**k))
 
 
 def soft_actor_loss(observation: Tensor, plan: Plan, critic: Values, alpha: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from lit_mbrl.planning.planner import (
     require_no_policy,
 )
 from lit_mbrl.planning.random_shooting import RandomShooting
-from lit_mbrl.planning.scoring import ImaginedReturn, TerminalValue, policy_plans
+from lit_mbrl.planning.scoring import ImaginedReturn, Sampling, TerminalValue, policy_plans
 
 __all__ = [
     "ARC",
@@ -29,6 +29,7 @@ __all__ = [
     "Problem",
     "Proposal",
     "RandomShooting",
+    "Sampling",
     "Score",
     "Solution",
     "Start",

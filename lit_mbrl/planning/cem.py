@@ -51,7 +51,7 @@ class CEM(Planner):
         returns: Literal["mean", "best"] = "mean",
     ):
         super().__init__(horizon, candidates)
-        require_valid(candidates, elites, iterations, momentum, initial_std)
+        require_elites(candidates, elites, iterations, momentum, initial_std)
         require(returns in ("mean", "best"), "planner.returns", returns, "mean or best")
         self.elites, self.iterations, self.momentum = elites, iterations, momentum
         self.initial_std, self.returns = initial_std, returns
@@ -73,7 +73,7 @@ class CEM(Planner):
         return weighted_solution(mean, candidates, score, weight, next_mean)
 
 
-def require_valid(
+def require_elites(
     candidates: int, elites: int, iterations: int, momentum: float, initial_std: float
 ) -> None:
     """Check what the planners that move a Gaussian to elites have in common.

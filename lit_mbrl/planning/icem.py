@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from lit_mbrl.errors import require
-from lit_mbrl.planning.cem import require_valid
+from lit_mbrl.planning.cem import require_elites
 from lit_mbrl.planning.planner import Planner, Problem, Solution, Start, moments, pick, shifted
 
 
@@ -47,7 +47,7 @@ class ICEM(Planner):
         kept_share: float = 0.3,
     ):
         super().__init__(horizon, candidates)
-        require_valid(candidates, elites, iterations, momentum, initial_std)
+        require_elites(candidates, elites, iterations, momentum, initial_std)
         require(noise_exponent >= 0, "planner.noise_exponent", noise_exponent, "a number >= 0")
         require(decay >= 1, "planner.decay", decay, "a number >= 1")
         require(0 <= kept_share <= 1, "planner.kept_share", kept_share, "a number in [0, 1]")
