@@ -225,7 +225,9 @@ class ImaginedReplay:
     def extend(self, windows: TensorDict) -> None:
         """Append windows [N]; the oldest make room."""
         if len(windows):
-            self._layout = layout_of(windows)
+            layout = layout_of(windows)
+            assert layout == self._layout or not len(self), "windows of another kind are kept"
+            self._layout = layout
             self._extend(pack(windows[-self.capacity :], self._layout))
 
     def windows(self) -> TensorDict:
