@@ -40,7 +40,7 @@ actions in [-1, 1], not in [-3, 3]. log pi of a saturated action is exact here, 
 The published runs are of tasks that pay the step that falls for being alive; gymnasium's do so up
 to -v4. In InvertedPendulum-v5 the fall is the only step that pays 0 and not 1, and what it pays is
 most of the holdout's error, by which fits stop and elites are chosen: they end after a third of the
-epochs with states' errors several times as large (docs/performance.md). `data.env_id:
+epochs, with errors of states ten times as large (docs/performance.md). `data.env_id:
 InvertedPendulum-v4` is the published task.
 """
 
