@@ -9,8 +9,8 @@ imagined steps after each fit, on as many threads. Timed are the environment ste
 fit that both have behind them to two fits later, with everything that belongs to them; what ours
 compiles once in a run, half a minute, lies before. Both explore for 5,000 steps, as is published: a
 fit to fewer transitions lasts longer with ours than with theirs (`lit_mbrl/dynamics/fitting.py`).
-On a processor of AMD ours runs MKL's kernels for AVX-512 (`lit_mbrl.mkl`) and theirs what MKL takes
-by itself, as users have them.
+On a processor of AMD ours runs the kernels that MKL has for Intel's (`lit_mbrl.mkl`) and theirs
+what MKL takes by itself, as users have them.
 """
 
 import argparse

@@ -3,12 +3,13 @@
 import math
 from typing import Any
 
+import torch
 from pytorch_lightning import Trainer
 
 from lit_mbrl.callbacks import Compilation, Diagnosis, Evaluation, Retraining
 from lit_mbrl.data import ReplayData
-from lit_mbrl.envs import resolve_reward
-from lit_mbrl.errors import require
+from lit_mbrl.envs import LEARNED, resolve_reward, resolve_termination
+from lit_mbrl.errors import ConfigurationError, cause, require
 from lit_mbrl.planning import require_lookahead
 
 VALUES = ("critic", "actor", "temperature", "gamma")
@@ -66,15 +67,7 @@ def check(
         numbers = value if isinstance(value, list | tuple) else [value]
         finite = all(math.isfinite(number) for number in numbers if isinstance(number, float))
         require(finite, f"model.{name}", value, "finite numbers")
-    if (reward := agent.hparams.get("reward")) is not None:
-        sizes = agent.hparams["observation_size"], agent.hparams["action_size"]
-        require(
-            getattr(resolve_reward(reward), "sizes", sizes) == sizes,
-            "model.reward",
-            reward,
-            f"null, or a function for the {sizes[0]} observations and {sizes[1]} actions of "
-            f"{data.env_id}",
-        )
+    check_functions(agent.hparams, data.env_id)
     learns_model = hasattr(agent, "dynamics")
     require(
         learns_model or retraining.every == 0,
@@ -124,3 +117,51 @@ def check(
         else f"0 for {type(agent).__name__}, which learns nothing between two fits",
     )
     agent.expect_batches(data.real_rows, data.imagined_rows)
+
+
+def check_functions(options: Any, env_id: str) -> None:
+    """Try an algorithm's termination and known reward, if it has them, on rows [2, 3] of zeros.
+
+    A termination of another shape would not fail later: each row would be told of another's end.
+
+    Args:
+        options: The algorithm's.
+        env_id: The task.
+
+    Raises:
+        ConfigurationError: If one is of another task, fails, or returns anything else than
+            booleans or numbers [2, 3].
+    """
+    sizes = options.get("observation_size"), options.get("action_size")
+    if (reward := options.get("reward")) is not None:
+        function = resolve_reward(reward)
+        require(
+            getattr(function, "sizes", sizes) == sizes,
+            "model.reward",
+            reward,
+            f"null, or a function for the {sizes[0]} observations and {sizes[1]} actions of "
+            f"{env_id}",
+        )
+        _try("model.reward", reward, function, sizes, "numbers")
+    if (termination := options.get("termination", LEARNED)) != LEARNED:
+        function = resolve_termination(termination)
+        _try("data.termination", termination, function, sizes, "booleans")
+
+
+def _try(option: str, path: str, function: Any, sizes: tuple[int, int], kind: str) -> None:
+    observation, action = (torch.zeros(2, 3, size) for size in sizes)
+    allowed = (
+        f"a function (observation [..., {sizes[0]}], action [..., {sizes[1]}], next_observation "
+        f"[..., {sizes[0]}]) -> {kind} [...]"
+    )
+    try:
+        found = function(observation, action, observation)
+    except Exception as error:  # of any kind: it is the user's function
+        raise ConfigurationError(
+            f"{option}: {path!r} was given ({cause(error)}); allowed: {allowed}"
+        ) from error
+    is_tensor = isinstance(found, torch.Tensor)
+    fits = is_tensor and found.is_floating_point() == (kind == "numbers")
+    fits = fits and found.shape == (2, 3)
+    told = f"{found.dtype} {list(found.shape)}" if is_tensor else type(found).__name__
+    require(fits, option, path, f"{allowed}; of rows [2, 3] it returned {told}")

@@ -1,8 +1,11 @@
 """The ways in which a user's mistake, a task's and a network's are reported."""
 
+import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 
@@ -14,6 +17,15 @@ def one_line(value: object) -> str:
 def first_line(error: BaseException) -> str:
     """What an error says first, its class's name if it says nothing: some go on for a page."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def cause(error: BaseException) -> str:
+    """What went wrong in the user's own code, and where: `IndexError: too many, my_task.py:7`."""
+    others = (str(Path(__file__).parent), sys.prefix, sys.base_prefix, "<")
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not frame.filename.startswith(others)]
+    where = f", {Path(own[-1].filename).name}:{own[-1].lineno}" if own else ""
+    return f"{type(error).__name__}: {first_line(error)}{where}"
 
 
 class ConfigurationError(ValueError):
@@ -77,6 +89,10 @@ def import_function(option: str, path: str, allowed: str) -> Callable[..., Any]:
     except (ImportError, TypeError, ValueError) as error:
         raise ConfigurationError(
             f"{option}: {path!r} was given ({one_line(error)}); allowed: {allowed}"
+        ) from error
+    except Exception as error:  # of any kind: it is the user's module
+        raise ConfigurationError(
+            f"{option}: {path!r} was given ({cause(error)}); allowed: {allowed}"
         ) from error
     if not callable(function):
         raise ConfigurationError(f"{option}: {path!r} was given; allowed: {allowed}")

@@ -87,9 +87,9 @@ class FitCLI(LightningCLI):
         )
         for group, callback in CALLBACKS.items():
             parser.add_lightning_class_args(callback, group)
-        parser.link_arguments("seed_everything", "data.seed")
-        parser.link_arguments("seed_everything", "evaluation.seed")
-        parser.link_arguments("seed_everything", "diagnosis.seed")
+        parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
+        parser.link_arguments("seed_everything", "evaluation.seed", compute_fn=int)
+        parser.link_arguments("seed_everything", "diagnosis.seed", compute_fn=int)
         for source, target in {
             "observation_size": "observation_size",
             "action_size": "action_size",
@@ -148,7 +148,7 @@ class FitCLI(LightningCLI):
                 print(line, file=sys.stderr, flush=True)
         run_id = self._find_checkpoint(trainer.max_epochs or 0, trainer.precision)
         results: Results = self.config_init["results"]
-        results.make_folder(self.datamodule.seed, goes_on=run_id is not None)
+        results.make_folder(self.datamodule.seed, goes_on=self.ckpt_path is not None)
         if late:
             known = {} if run_id is None else {"run_id": run_id}
             trainer.loggers = [
@@ -310,8 +310,9 @@ def main(arguments: list[str] | None = None, restored: int = 0) -> int:
 
 def terminate(cli: FitCLI, status: str) -> None:
     """Tell MLflow how the run ended."""
-    if (logger := run_logger_of(cli.trainer)) is not None:
-        logger.terminate(status)
+    for logger in cli.trainer.loggers:
+        if isinstance(logger, RunLogger):
+            logger.terminate(status)
 
 
 def report(trainer: Trainer) -> None:
@@ -348,6 +349,8 @@ def quieten() -> None:
     # A run goes on in mid-epoch from the data module's own state.
     warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")
     warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated.*")
+    # The older versions of some tasks are those of the papers, see `TASKS`.
+    warnings.filterwarnings("ignore", message=".*-v4 is out of date.*")
     # float32 is float32 on a GPU too, so that runs there and on processors can be compared.
     warnings.filterwarnings("ignore", message=".*TensorFloat32 tensor cores.*")
     # Lightning's tips, the first run's notice of its store, and MLflow's database migrations.

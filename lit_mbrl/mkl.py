@@ -38,7 +38,7 @@ def use_intel_kernels() -> str | None:
         folder for what it makes, or where torch is loaded already, of which a warning tells.
     """
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-    kernels = _held_back()
+    kernels = _kernels()
     if OFF in os.environ or compiler is None or kernels is None:
         return None
     if "torch" in sys.modules:
@@ -60,7 +60,7 @@ def use_intel_kernels() -> str | None:
     return kernels
 
 
-def _held_back() -> str | None:
+def _kernels() -> str | None:
     """The best kernels of Intel's that this processor of AMD can run, as Linux describes it."""
     try:
         lines = CPUINFO.read_text().splitlines()

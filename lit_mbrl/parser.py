@@ -11,6 +11,7 @@ import yaml
 from jsonargparse import ArgumentError, get_loader, set_loader
 from pytorch_lightning.cli import LightningArgumentParser
 
+from lit_mbrl import algorithms, planning
 from lit_mbrl.errors import ConfigurationError, TrainingError, one_line
 
 NEGATIVE_NUMBER = re.compile(r"^-(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$", re.IGNORECASE)
@@ -52,9 +53,15 @@ class Parser(LightningArgumentParser):
             return super().instantiate_classes(*args, **kwargs)
         except ValueError as error:
             found = re.search(r"- (\S+: .* was given.*; allowed: .*)", str(error))
-            if isinstance(error, ConfigurationError) or found is None:
+            optional = not isinstance(error, ConfigurationError)
+            text = str(error) if not optional else found and found[1]
+            if text is None:
                 raise
-            raise ConfigurationError(found[1]) from error
+            # A planner does not know whose it is: an evaluation's is optional, an algorithm's not.
+            owner = "evaluation" if optional else "model"
+            if owner in {action.dest.partition(".")[0] for action in self._actions}:
+                text = re.sub(r"(?<![\w.])planner\.", f"{owner}.planner.", text)
+            raise ConfigurationError(text) from error
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise jsonargparse's error in our words."""
@@ -126,6 +133,8 @@ def readable(message: str, options: list[str]) -> str:
     if f"Problem with given class_path '{BASE}'" in text:
         return NO_ALGORITHM
     text = re.sub(r"<class '(\S+)'>", r"\1", text)
+    no_class = r"- Expected a path but .* - Expected a dot import path string: (\S+)( Given .*)?"
+    text = re.sub(no_class, lambda found: _no_class(found[1]), text)
     # Of the complaints of a union, the one of the class that was meant; else all that is allowed.
     union = r"Does not validate against any of the Union subtypes Subtypes: \[(.*?)\] Errors: "
     text = re.sub(union + r".*?(Problem with .*?)( - .*)? Given value type: .*", r"\2", text)
@@ -133,7 +142,9 @@ def readable(message: str, options: list[str]) -> str:
     choice = r"Expected a typing\.Literal\[(.*?)\]\. Got value: (.*)"
     text = re.sub(choice, r"'\2' was given; allowed: \1", text)
     text = re.sub(r"Expected an? (\S+)\. Got value: (.*)", r"'\2' was given; allowed: \1", text)
-    text = re.sub(r'Parser key "(\S+)": Problem with given class_path \S+ (?=\S+: )', r"\1.", text)
+    nested = r'Parser key "(\S+)": Problem with given class_path \S+ '
+    text = re.sub(nested + r"(\S+: no such option; did you mean )", r"\1.\2\1.", text)
+    text = re.sub(nested + r"(?=\S+: )", r"\1.", text)
     allowed = "the dotted path of a class, such as lit_mbrl.algorithms.MPPVE"
     problem = r"Problem with given class_path ('.*?'): (.*)"
     text = re.sub(problem, rf"\1 was given (\2); allowed: {allowed}", text)
@@ -148,3 +159,10 @@ def readable(message: str, options: list[str]) -> str:
         advice = f"did you mean {close[0]}?" if close else "see --help"
         text = f"{unknown[1]}: no such option; {advice}"
     return text
+
+
+def _no_class(name: str) -> str:
+    """Of a name that is no class's, what may stand there and what was perhaps meant."""
+    close = difflib.get_close_matches(name, [*algorithms.__all__, *planning.__all__], 1, cutoff=0.5)
+    advice = f"; did you mean {close[0]}?" if close else ""
+    return f"{name!r} was given; allowed: the dotted path of a class{advice}"

@@ -96,7 +96,7 @@ REFUSED = {
     ),
     "wrong type of several": ([*MPPVE, "--seed_everything", "a"], ("seed_everything:", "'a'")),
     "negative seed": ([*MPPVE, "--seed_everything", "-5"], ("seed_everything: -5", "0 to")),
-    "no seed": ([*MPPVE, "--seed_everything", "true"], ("data.seed: 'True'", "int")),
+    "no seed": ([*MPPVE, "--seed_everything", "true"], ("seed_everything: True", "0 to")),
     "no layers": ([*MPPVE, "--model.hidden_sizes", "[]"], ("model.hidden_sizes: []",)),
     "empty layer": ([*MPPVE, "--model.hidden_sizes", "[0]"], ("model.hidden_sizes: [0]",)),
     "learning rate": (
@@ -113,6 +113,19 @@ REFUSED = {
     "a limit of returns that have none": (
         [*MPPVE, "--model.max_return", "100", "--model.gamma", "1"],
         ("model.max_return: 100.0", "null where model.gamma is 1"),
+    ),
+    "a class misspelt": (["--model", "MPBO"], ("model: 'MPBO'", "did you mean MBPO?")),
+    "an option of a class misspelt": (
+        [*MPPVE, "--model.hiden_sizes", "[8]"],
+        ("model.hiden_sizes: no such option", "did you mean model.hidden_sizes?"),
+    ),
+    "an algorithm's planner": (
+        ["--config", str(CONF / "pets.yaml"), "--model.planner.elites", "100"],
+        ("model.planner.elites: 100", "1 to model.planner.candidates (60)"),
+    ),
+    "an evaluation's planner": (
+        [*MPPVE, "--evaluation.planner", "CEM", "--evaluation.planner.horizon", "0"],
+        ("evaluation.planner.horizon: 0", "an integer of at least 1"),
     ),
     "no configuration": ([], ("model.class_path: missing", "see --config")),
     "no algorithm": (["--data.env_id", "Hopper-v5"], ("model: missing", "--config")),

@@ -10,6 +10,7 @@ from gymnasium.spaces import Box
 from pytorch_lightning import Trainer
 
 from lit_mbrl.algorithms import Agent
+from lit_mbrl.behaviour import Behaviour
 from lit_mbrl.data import ReplayData
 from lit_mbrl.errors import ConfigurationError
 
@@ -48,6 +49,12 @@ class Still(Agent):
 
     def act(self, observation: torch.Tensor, deterministic: bool = False) -> torch.Tensor:
         return torch.zeros(*observation.shape[:-1], 1)
+
+    def behaviour(
+        self, copies: int, deterministic: bool = False, collects: bool = False
+    ) -> Behaviour:
+        assert copies == 1 and collects, "what a GPU captures is the collector's"
+        return super().behaviour(copies, deterministic, collects)
 
 
 def collected(env_id: str, steps: int = 20, seed: int = 0) -> ReplayData:

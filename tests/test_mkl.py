@@ -25,7 +25,7 @@ KINDS = {"avx2": 5, "avx512": 7}
 """What `mkl_serv_cpu_detect` says of a processor that runs the kernels of Intel's processors."""
 
 on_amd = pytest.mark.skipif(
-    not (mkl._held_back() and torch.backends.mkl.is_available() and shutil.which("cc")),
+    not (mkl._kernels() and torch.backends.mkl.is_available() and shutil.which("cc")),
     reason="MKL or a compiler is not there, or MKL takes what this processor has",
 )
 
@@ -45,14 +45,14 @@ def kernels(imports: str, warning: str = "", **variables: str) -> tuple[int, boo
 
 @on_amd
 def test_a_process_that_imports_lit_mbrl_first_has_those_of_intels_processors() -> None:
-    assert kernels(FIRST) == (KINDS[mkl._held_back() or ""], True)
+    assert kernels(FIRST) == (KINDS[mkl._kernels() or ""], True)
 
 
 @on_amd
 def test_they_are_left_alone_where_it_comes_too_late_or_is_told_so_or_cannot() -> None:
     """Of the first a warning tells."""
     before = kernels("import torch")
-    assert before[0] != KINDS[mkl._held_back() or ""]
+    assert before[0] != KINDS[mkl._kernels() or ""]
     assert kernels(LAST, "torch was imported before lit_mbrl") == before
     assert kernels(LAST, **{mkl.OFF: "1"}) == before
     assert kernels(FIRST, **{mkl.OFF: "1"}) == before
@@ -64,7 +64,7 @@ def test_a_machine_without_a_folder_for_it_runs_without(monkeypatch: pytest.Monk
         raise FileNotFoundError("No usable temporary directory found")
 
     monkeypatch.delenv(mkl.OFF, raising=False)
-    monkeypatch.setattr(mkl, "_held_back", lambda: "avx2")
+    monkeypatch.setattr(mkl, "_kernels", lambda: "avx2")
     monkeypatch.setattr(mkl, "TemporaryDirectory", none)
     monkeypatch.delitem(sys.modules, "torch")
     assert mkl.use_intel_kernels() is None
@@ -88,4 +88,4 @@ def test_which_processors_it_is_for(
 ) -> None:
     (tmp_path / "cpuinfo").write_text(cpuinfo)
     monkeypatch.setattr(mkl, "CPUINFO", tmp_path / "cpuinfo")
-    assert mkl._held_back() is held_back
+    assert mkl._kernels() is held_back

@@ -206,3 +206,13 @@ def test_imagined_replay_keeps_the_newest_through_growing_and_shrinking() -> Non
     replay.extend(rows(24, 40))  # more than fit
     assert held(replay) == list(range(34, 40))
     assert set(replay.sample(300)["observation"].tolist()) == set(map(float, range(34, 40)))
+
+
+def test_imagined_replay_refuses_rows_of_another_layout() -> None:
+    """They would be read as if their numbers stood elsewhere; an empty one takes any."""
+    replay = ImaginedReplay()
+    replay.resize(10)
+    replay.extend(rows(0, 7))
+    with pytest.raises(AssertionError, match="another kind"):
+        replay.extend(TensorDict({"reward": torch.zeros(3)}, batch_size=[3]))
+    assert held(replay) == list(range(7))

@@ -34,13 +34,13 @@ share, and Eq. 13 is kept. The published code measures log-probabilities of acti
 units, here they are scaled to [-1, 1] first. Nothing changes for tasks with that range. For
 InvertedPendulum, whose range is [-3, 3], Table 1's target entropy of -0.05 is kept by the letter
 and asks for a wider policy than the published code's, by log 3 nats a step; and its critics read
-actions in [-1, 1], not in [-3, 3]. log pi of a saturated action is exact here, and not more than
-15.9 for each number in the published code, which adds an epsilon inside of the logarithm.
+actions in [-1, 1], not in [-3, 3]. The squashing's part of log pi is exact here; the published
+code's, which adds an epsilon inside of the logarithm, is at most 15.9 for each number.
 
 The published runs are of tasks that pay the step that falls for being alive; gymnasium's do so up
-to -v4. In InvertedPendulum-v5 the fall is the only step that pays 0 and not 1, and what it pays is
-most of the holdout's error, by which fits stop and elites are chosen: they end after a third of the
-epochs, with errors of states ten times as large (docs/performance.md). `data.env_id:
+to -v4. In InvertedPendulum-v5 a fall is the only step that pays 0 and not 1, and what falls pay is
+most of the holdout's error, by which fits stop and elites are chosen: they end after fewer epochs,
+with errors of states 4 to 20 times as large (one seed, docs/performance.md). `data.env_id:
 InvertedPendulum-v4` is the published task.
 """
 
@@ -78,7 +78,7 @@ class MPPVE(SoftActorCritic):
         scale_target_entropy: Multiply it by k, as the published runs do.
         initial_temperature: First alpha.
         max_return: The most that a discounted return can be, b / (1 - gamma) for rewards of at
-            most b; targets are then limited to it, see `soft_target`. None, as in the paper,
+            most b >= 0; targets are then limited to it, see `soft_target`. None, as in the paper,
             limits nothing.
         actor_max_norm: Norm at which the actor's gradient is clipped.
         gradient_through_model: Let the actor's gradient pass through the model's steps.

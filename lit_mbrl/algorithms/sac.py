@@ -30,7 +30,7 @@ class SAC(SoftActorCritic):
             actions scaled to [-1, 1]; None keeps the initial temperature.
         initial_temperature: First alpha.
         max_return: The most that a discounted return can be, b / (1 - gamma) for rewards of at
-            most b; targets are then limited to it, see `soft_target`. None, as in the paper,
+            most b >= 0; targets are then limited to it, see `soft_target`. None, as in the paper,
             limits nothing.
     """
 

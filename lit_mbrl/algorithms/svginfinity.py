@@ -92,7 +92,6 @@ class SVGInfinity(Agent):
     ):
         super().__init__()
         require(plan_length >= 1, "model.plan_length", plan_length, "an integer of at least 1")
-        # Nothing is tracked: a rate of 1 stands for none.
         require_valid(
             hidden_sizes=hidden_sizes,
             learning_rate=learning_rate,

@@ -10,7 +10,7 @@ from gymnasium.spaces import Box, Space
 from gymnasium.wrappers import RescaleAction
 
 from lit_mbrl.envs.termination import LEARNED, resolve
-from lit_mbrl.errors import ConfigurationError, one_line, require
+from lit_mbrl.errors import ConfigurationError, cause, one_line, require
 
 
 @dataclass(frozen=True)
@@ -84,15 +84,19 @@ def make_gym_env(env_id: str, env_kwargs: dict[str, Any] | None = None) -> gymna
     defaults = TASKS[env_id].kwargs if env_id in TASKS else {}
     try:
         env = gymnasium.make(env_id, **{**defaults, **(env_kwargs or {})})
-    except TypeError as error:
-        raise ConfigurationError(
-            f"data.env_kwargs: {env_kwargs!r} was given ({one_line(error)}); "
-            f"allowed: arguments of the constructor of {env_id}"
-        ) from error
     except (gymnasium.error.Error, ImportError) as error:
         raise ConfigurationError(
             f"data.env_id: {env_id!r} was given ({one_line(error)}); "
             f"allowed: a task in gymnasium's registry or 'module:Name-v0'{_suggestion(env_id)}"
+        ) from error
+    except Exception as error:  # of any kind: it is the task's own, or its module's
+        if env_kwargs:
+            raise ConfigurationError(
+                f"data.env_kwargs: {env_kwargs!r} was given ({cause(error)}); "
+                f"allowed: arguments of the constructor of {env_id}"
+            ) from error
+        raise ConfigurationError(
+            f"data.env_id: {env_id!r} was given ({cause(error)}); allowed: a task that can be made"
         ) from error
     _require_vector(env_id, "observation", env.observation_space)
     actions = _require_vector(env_id, "action", env.action_space)

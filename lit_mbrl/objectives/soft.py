@@ -38,8 +38,8 @@ def soft_target(
     sum_m gamma^m r_{t+m} + gamma^k (1 - terminated) (min_i Q_i^-(s_{t+k}, tau) - alpha log pi^k).
 
     With a `max_return`, targets are at most that and what entropies can add to it: log 2 for each
-    of the kA numbers in [-1, 1] of a plan, and that every k steps. A bound as that of hindsight
-    experience replay (arXiv 1707.01495, App. A); none of the papers here has one.
+    of the kA numbers in [-1, 1] of a plan, every k steps from s_{t+k} on. A bound as that of
+    hindsight experience replay (arXiv 1707.01495, App. A); none of the papers here has one.
     """
     following = windows["next"]
     value = target_critic(following["observation"], next_plan.action).amin(0)
@@ -48,7 +48,9 @@ def soft_target(
     if max_return is None:
         return target
     k, action_size = next_plan.action.shape[1:]
-    return target.minimum(max_return + alpha * k * action_size * math.log(2) / (1 - gamma**k))
+    discount = gamma**k
+    entropies = k * action_size * math.log(2) * discount / (1 - discount)
+    return target.minimum(max_return + alpha * entropies)
 
 
 def soft_actor_loss(observation: Tensor, plan: Plan, critic: Values, alpha: Tensor) -> Tensor:
