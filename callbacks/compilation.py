@@ -21,7 +21,7 @@ class Compilation(Callback):
     from a checkpoint, which so repeats the run that was not cut.
 
     Args:
-        after: Environment steps without; null never compiles.
+        after: Environment step after which it begins; null never compiles.
     """
 
     def __init__(self, after: int | None = None):

@@ -8,17 +8,17 @@ from lit_mbrl.errors import require
 
 
 class RolloutLength(Callback):
-    """The thresholded linear function of paper 000, Table 1, set at every environment step.
+    """The rollout length L(t) at environment step t (paper 000, Table 1).
 
     L(t) goes from `start` to `end` while t goes from `start_step` to `end_step`; fractions are
     dropped, as in the published code, which looks at the schedule only when it fits. What is
     imagined is the same, since L is read for it only after a fit. The default is 1 throughout.
 
     Args:
-        start: Rollout length up to `start_step` (x).
-        end: Rollout length from `end_step` on (y); it may be the smaller one.
-        start_step: Environment step a.
-        end_step: Environment step b.
+        start: Rollout length up to `start_step`.
+        end: Rollout length from `end_step` on; it may be the smaller one.
+        start_step: Environment step from which on it goes to `end` (a of Table 1).
+        end_step: Environment step at which it is there (b of Table 1).
     """
 
     def __init__(self, start: int = 1, end: int = 1, start_step: int = 0, end_step: int = 0):
