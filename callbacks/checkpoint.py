@@ -1,5 +1,7 @@
 """Checkpoints by environment step."""
 
+import inspect
+import re
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -74,19 +76,27 @@ class EnvStepCheckpoint(Checkpoint):
 
     @staticmethod
     def identity(agent: Any, data: Any, precision: str, *schedules: Any) -> dict[str, Any]:
-        """Which run a checkpoint is of: algorithm, task, seed, and whatever else it learns by."""
+        """Which run a checkpoint is of: algorithm, task, seed, and whatever else it learns by.
+
+        `settings` has the values as text, by their options, and `untouched` names those that have
+        their defaults: see `other_settings`.
+        """
+        settings, untouched = {"trainer.precision": repr(precision)}, []
+        for group, owner in (("model", agent), ("data", data)):
+            defaults = inspect.signature(type(owner)).parameters
+            for name, value in sorted(owner.hparams.items()):
+                settings[f"{group}.{name}"] = repr(value)
+                if name in defaults and value == defaults[name].default:
+                    untouched.append(f"{group}.{name}")
+        for schedule in schedules:
+            group = re.sub(r"(?<!^)(?=[A-Z])", "_", type(schedule).__name__).lower()
+            settings[group] = repr(schedule.settings())
         return {
             "algorithm": type(agent).__name__,
             "task": data.env_id,
             "seed": data.seed,
-            "settings": repr(
-                [
-                    sorted(dict(agent.hparams).items()),
-                    sorted(dict(data.hparams).items()),
-                    precision,
-                    [schedule.settings() for schedule in schedules],
-                ]
-            ),
+            "settings": settings,
+            "untouched": untouched,
         }
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

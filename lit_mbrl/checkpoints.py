@@ -139,12 +139,19 @@ def find(given: str, folder: Path, identity: dict[str, Any]) -> Path | None:
     """
     if given == "last":
         names = {path.with_name("last.ckpt") for path in folder.rglob("last*.ckpt")}
+        nearest = None
         for name in sorted(names, key=_time, reverse=True):
             # Another run's is left alone; a damaged one may be this run's.
             run = saved_run(name) or saved_run(previous(name))
-            ours = run is not None and run["identity"] == identity
-            if ours and (path := sound(name, known=True)):
+            if run is None or _named(run["identity"]) != _named(identity):
+                continue
+            others = other_settings(run["identity"], identity)
+            if not others and (path := sound(name, known=True)):
                 return path
+            if others and nearest is None:
+                nearest = f"; {name} has another {' and '.join(others)}"
+        line = f"no checkpoint of such a run under {folder}: it begins anew"
+        print(line + (nearest or ""), flush=True)
         return None
     path = sound(Path(given), known=False)
     if path is None:
@@ -164,6 +171,23 @@ def find(given: str, folder: Path, identity: dict[str, Any]) -> Path | None:
             f"allowed: a checkpoint of {_named(identity)}"
         )
     return path
+
+
+def other_settings(saved: dict[str, Any], identity: dict[str, Any]) -> list[str]:
+    """Names of the settings in which a checkpoint's run is another than the one that is asked for.
+
+    An option that the library did not have yet is as it is without it: at its default.
+
+    Args:
+        saved: What the checkpoint has of `EnvStepCheckpoint.identity`.
+        identity: The present one.
+    """
+    before, now = saved["settings"], identity["settings"]
+    if not isinstance(before, dict):  # of a version that kept one text of all
+        return ["library's version"]
+    same = {name for name in now if before.get(name) == now[name]}
+    same |= {name for name in identity["untouched"] if name not in before}
+    return sorted((before.keys() | now.keys()) - same)
 
 
 def claim(folder: Path) -> bool:

@@ -33,7 +33,7 @@ from lit_mbrl.callbacks import (
 )
 from lit_mbrl.callbacks.evaluation import latest
 from lit_mbrl.callbacks.trainer import run_logger_of
-from lit_mbrl.checkpoints import RUN, claim, find, read, release
+from lit_mbrl.checkpoints import RUN, claim, find, other_settings, read, release
 from lit_mbrl.checks import check
 from lit_mbrl.data import ReplayData
 from lit_mbrl.denormals import flush_denormals
@@ -172,7 +172,6 @@ class FitCLI(LightningCLI):
         identity = self.checkpoint.identity(self.model, self.datamodule, precision, *schedules)
         self.ckpt_path = find(given, folder, identity)
         if self.ckpt_path is None:
-            print(f"no checkpoint of such a run under {folder}: it begins anew", flush=True)
             return None
         require(
             claim(self.ckpt_path.parent),
@@ -196,8 +195,8 @@ class FitCLI(LightningCLI):
             self.datamodule.replay_capacity,
             f"{capacity}, as in the checkpoint",
         )
-        if saved["identity"] != identity:
-            print(f"{self.ckpt_path} was made with other settings, which end here", flush=True)
+        if others := other_settings(saved["identity"], identity):
+            print(f"{self.ckpt_path} was made with another {' and '.join(others)}", flush=True)
         self.complete = max_epochs * self.datamodule.steps_per_epoch <= saved["env_step"]
         print(f"going on from {self.ckpt_path}, environment step {saved['env_step']:,}", flush=True)
         return saved["run_id"]

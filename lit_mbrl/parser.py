@@ -150,6 +150,7 @@ def readable(message: str, options: list[str]) -> str:
     text = re.sub(problem, rf"\1 was given (\2); allowed: {allowed}", text)
     text = re.sub(r"unhashable type: '(\w+)'", rf"a \1 was given; allowed: {allowed}", text)
     text = re.sub(r'Parser key "(\S+)": ', r"\1: ", text)
+    text = text.replace("collections.abc.Sequence", "a list").replace("NoneType", "null")
     help_ = "--config and --help" if "config" in options else "--help"
     text = re.sub(r"Option '(\S+)' is required.*", rf"\1: missing; see {help_}", text)
     text = re.sub(r"Group '(\S+)' does not accept option '(\S+)'", r"Option '\1.\2' is not", text)

@@ -9,6 +9,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from lit_mbrl.callbacks import EnvStepCheckpoint, RolloutLength
 from resuming import metrics_lost, overrides, start, transitions_lost
 from tiny import (
     CONF,
@@ -18,8 +19,9 @@ from tiny import (
     options,
 )
 
-from lit_mbrl.algorithms import PETS
-from lit_mbrl.checkpoints import RUN, find, is_sound, read
+from lit_mbrl.algorithms import PETS, SAC
+from lit_mbrl.checkpoints import RUN, find, is_sound, other_settings, read
+from lit_mbrl.data import ReplayData
 from lit_mbrl.envs import TASKS, Resumable, make_gym_env
 from lit_mbrl.errors import ConfigurationError
 from lit_mbrl.fit import main
@@ -207,9 +209,30 @@ def test_last_is_of_a_run_with_the_same_settings(tmp_path: Path) -> None:
     changed = {**faster, "trainer.max_epochs": 1, "results.folder": "others"}
     other = start("SAC", tmp_path, ckpt_path="last", **changed)
     assert other.run_id != first.run_id
-    assert other.lines[0].startswith("no checkpoint of such a run")
+    assert other.lines[0] == (
+        "no checkpoint of such a run under checkpoints: it begins anew; "
+        f"checkpoints/{first.run_id}/last.ckpt has another model.learning_rate"
+    )
     again = start("SAC", tmp_path, ckpt_path="last")
     assert again.run_id == first.run_id
+
+
+def test_an_option_that_came_later_makes_no_other_run_as_long_as_it_is_not_used() -> None:
+    """Nor does one that is given its default; one that is gone does, whatever it was."""
+    now = EnvStepCheckpoint.identity(SAC(3, 1), ReplayData("Hopper-v5"), "32-true", RolloutLength())
+    before = {**now, "settings": dict(now["settings"])}
+    del before["settings"]["model.max_return"]
+    assert other_settings(before, now) == []
+    used = EnvStepCheckpoint.identity(
+        SAC(3, 1, max_return=100.0), ReplayData("Hopper-v5"), "bf16-mixed", RolloutLength(end=2)
+    )
+    assert other_settings(before, used) == [
+        "model.max_return",
+        "rollout_length",
+        "trainer.precision",
+    ]
+    before["settings"]["model.gone"] = "1"
+    assert other_settings(before, now) == ["model.gone"]
 
 
 def test_a_complete_run_has_nothing_to_go_on_with(
