@@ -104,12 +104,12 @@ REFUSED = {
     "a planner's own value": (
         "pets",
         {"model.planner.init_args.candidates": 1},
-        "planner.candidates: 1 was given; allowed: an integer of at least 2",
+        "model.planner.candidates: 1 was given; allowed: an integer of at least 2",
     ),
     "an optional planner's own value": (
         "mbpo",
         {"evaluation.planner": "ARC", "evaluation.planner.init_args.horizon": 0},
-        "planner.horizon: 0 was given; allowed: an integer of at least 1",
+        "evaluation.planner.horizon: 0 was given; allowed: an integer of at least 1",
     ),
     "a planner on top of nothing": (
         "sac",
