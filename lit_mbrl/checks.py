@@ -161,7 +161,7 @@ def _try(option: str, path: str, function: Any, sizes: tuple[int, int], kind: st
             f"{option}: {path!r} was given ({cause(error)}); allowed: {allowed}"
         ) from error
     is_tensor = isinstance(found, torch.Tensor)
-    fits = is_tensor and found.is_floating_point() == (kind == "numbers")
-    fits = fits and found.shape == (2, 3)
+    fits = is_tensor and found.shape == (2, 3)
+    fits = fits and (found.is_floating_point() if kind == "numbers" else found.dtype == torch.bool)
     told = f"{found.dtype} {list(found.shape)}" if is_tensor else type(found).__name__
     require(fits, option, path, f"{allowed}; of rows [2, 3] it returned {told}")

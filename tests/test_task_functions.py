@@ -35,6 +35,10 @@ def of_two(observation: Tensor, action: Tensor) -> Tensor:
     return observation[..., 0] > 2
 
 
+def counted(observation: Tensor, action: Tensor, following: Tensor) -> Tensor:
+    return (following > 2).sum(-1)
+
+
 def of_a_number(observation: Tensor, action: Tensor, following: Tensor) -> float:
     return 1.0
 
@@ -53,6 +57,7 @@ def test_fit_functions_are_taken() -> None:
         ("as_numbers", r"torch.float32 \[2, 3\]"),
         ("of_another_task", r"\(IndexError: .*, test_task_functions.py:\d+\)"),
         ("of_two", r"\(TypeError: .* 2 positional arguments but 3 were given\)"),
+        ("counted", r"torch.int64 \[2, 3\]"),
         ("of_a_number", "it returned float"),
     ],
 )

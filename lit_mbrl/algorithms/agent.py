@@ -1,7 +1,7 @@
 """What all algorithms share: named optimizers, gradient steps, target averaging."""
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -159,15 +159,15 @@ VALID: dict[str, tuple[Callable[[Any], bool], str]] = {
 """What an option that algorithms have in common may be, as a function and in words."""
 
 
-def require_valid(**given: Any) -> None:
-    """Check those of an algorithm's arguments that `VALID` knows.
+def require_valid(options: Mapping[str, Any]) -> None:
+    """Check those of an algorithm's options that `VALID` knows.
 
     Raises:
         ConfigurationError: If one is out of its range.
     """
-    for name, value in given.items():
-        holds, allowed = VALID[name]
-        require(holds(value), f"model.{name}", value, allowed)
+    for name, (holds, allowed) in VALID.items():
+        if name in options:
+            require(holds(options[name]), f"model.{name}", options[name], allowed)
 
 
 def adam(learning_rate: float, **modules: nn.Module) -> dict[str, Optimizer]:

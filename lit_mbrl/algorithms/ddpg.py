@@ -56,16 +56,11 @@ class DDPG(Agent):
         exploration_std: float = 0.2,
     ):
         super().__init__()
-        require_valid(
-            hidden_sizes=hidden_sizes,
-            learning_rate=learning_rate,
-            gamma=gamma,
-            target_rate=target_rate,
-        )
         rate, decay = critic_learning_rate, critic_weight_decay
         require(rate > 0, "model.critic_learning_rate", rate, "a number > 0")
         require(decay >= 0, "model.critic_weight_decay", decay, "a number >= 0")
         self.save_hyperparameters()
+        require_valid(self.hparams)
         self.learning_rate, self.critic_learning_rate = learning_rate, critic_learning_rate
         self.critic_weight_decay = critic_weight_decay
         self.gamma, self.target_rate = gamma, target_rate

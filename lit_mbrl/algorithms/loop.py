@@ -99,14 +99,8 @@ class LOOP(SoftActorCritic):
         fit_patience: int = 6,
     ):
         super().__init__()
-        require_valid(
-            hidden_sizes=hidden_sizes,
-            learning_rate=learning_rate,
-            gamma=gamma,
-            target_rate=target_rate,
-            fit_patience=fit_patience,
-        )
         self.save_hyperparameters()
+        require_valid(self.hparams)
         self.learning_rate, self.gamma, self.target_rate = learning_rate, gamma, target_rate
         self.target_entropy, self.fit_patience = target_entropy, fit_patience
         self.dynamics = Dynamics(

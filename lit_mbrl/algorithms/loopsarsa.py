@@ -82,15 +82,9 @@ class LOOPSARSA(Agent):
         fit_patience: int = 6,
     ):
         super().__init__()
-        require_valid(
-            hidden_sizes=hidden_sizes,
-            learning_rate=learning_rate,
-            gamma=gamma,
-            target_rate=target_rate,
-            fit_patience=fit_patience,
-        )
         require_no_policy(planner)
         self.save_hyperparameters()
+        require_valid(self.hparams)
         self.planner, self.fit_patience = planner, fit_patience
         self.learning_rate, self.gamma, self.target_rate = learning_rate, gamma, target_rate
         self.dynamics = Dynamics(

@@ -88,15 +88,8 @@ class MAAC(SoftActorCritic):
     ):
         super().__init__()
         require(horizon >= 0, "model.horizon", horizon, "an integer >= 0; 0 is SAC's improvement")
-        require_valid(
-            hidden_sizes=hidden_sizes,
-            learning_rate=learning_rate,
-            gamma=gamma,
-            target_rate=target_rate,
-            actor_max_norm=actor_max_norm,
-            fit_patience=fit_patience,
-        )
         self.save_hyperparameters()
+        require_valid(self.hparams)
         self.horizon, self.learning_rate = horizon, learning_rate
         self.gamma, self.target_rate = gamma, target_rate
         self.target_entropy, self.actor_max_norm = target_entropy, actor_max_norm

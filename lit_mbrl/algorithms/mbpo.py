@@ -67,14 +67,8 @@ class MBPO(SoftActorCritic):
         fit_patience: int = 6,
     ):
         super().__init__()
-        require_valid(
-            hidden_sizes=hidden_sizes,
-            learning_rate=learning_rate,
-            gamma=gamma,
-            target_rate=target_rate,
-            fit_patience=fit_patience,
-        )
         self.save_hyperparameters()
+        require_valid(self.hparams)
         self.learning_rate, self.gamma, self.target_rate = learning_rate, gamma, target_rate
         self.limit_targets(max_return)
         self.target_entropy, self.fit_patience = target_entropy, fit_patience

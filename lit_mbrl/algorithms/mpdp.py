@@ -103,15 +103,8 @@ class MPDP(SoftActorCritic):
         require(alpha >= 0, "model.alpha", alpha, "a number >= 0")
         networks = dynamics_networks
         require(networks >= 2, "model.dynamics_networks", networks, "an integer of at least 2")
-        require_valid(
-            hidden_sizes=hidden_sizes,
-            learning_rate=learning_rate,
-            gamma=gamma,
-            target_rate=target_rate,
-            actor_max_norm=actor_max_norm,
-            fit_patience=fit_patience,
-        )
         self.save_hyperparameters()
+        require_valid(self.hparams)
         self.max_horizon, self.threshold, self.beta = max_horizon, threshold, beta
         self.learning_rate, self.gamma, self.target_rate = learning_rate, gamma, target_rate
         self.actor_max_norm, self.fit_patience = actor_max_norm, fit_patience

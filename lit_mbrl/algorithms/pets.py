@@ -79,9 +79,9 @@ class PETS(Agent):
         fit_patience: int = 5,
     ):
         super().__init__()
-        require_valid(gamma=gamma, fit_patience=fit_patience)
         require_no_policy(planner)
         self.save_hyperparameters()
+        require_valid(self.hparams)
         self.planner, self.fit_patience = planner, fit_patience
         self.dynamics = Dynamics(
             observation_size,

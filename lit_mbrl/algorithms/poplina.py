@@ -87,14 +87,10 @@ class POPLINA(Agent):
         fit_patience: int = 5,
     ):
         super().__init__()
-        require_valid(
-            hidden_sizes=hidden_sizes,
-            learning_rate=learning_rate,
-            fit_patience=fit_patience,
-        )
         require(weight_decay >= 0, "model.weight_decay", weight_decay, "a number >= 0")
         require_no_policy(planner)
         self.save_hyperparameters()
+        require_valid(self.hparams)
         self.planner, self.fit_patience = planner, fit_patience
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
         self.dynamics = Dynamics(

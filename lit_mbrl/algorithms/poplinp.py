@@ -84,13 +84,10 @@ class POPLINP(Agent):
         fit_patience: int = 5,
     ):
         super().__init__()
-        require_valid(
-            hidden_sizes=hidden_sizes,
-            fit_patience=fit_patience,
-        )
         require(noise_scale > 0, "model.noise_scale", noise_scale, "a number > 0")
         require_no_policy(planner)
         self.save_hyperparameters()
+        require_valid(self.hparams)
         self.planner, self.fit_patience = planner, fit_patience
         self.dynamics = Dynamics(
             observation_size,

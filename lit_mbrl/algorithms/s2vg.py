@@ -84,13 +84,6 @@ class S2VG(Agent):
         model_learning_rate: float = 3e-4,
     ):
         super().__init__()
-        require_valid(
-            hidden_sizes=hidden_sizes,
-            learning_rate=learning_rate,
-            gamma=gamma,
-            target_rate=target_rate,
-            actor_max_norm=actor_max_norm,
-        )
         require(horizon >= 1, "model.horizon", horizon, "an integer of at least 1")
         require(alpha >= 0, "model.alpha", alpha, "a number >= 0")
         for name, rate in {"value": value_learning_rate, "model": model_learning_rate}.items():
@@ -103,6 +96,7 @@ class S2VG(Agent):
             require(termination != LEARNED, "data.termination", termination, allowed)
             self.termination = resolve_termination(termination)
         self.save_hyperparameters()
+        require_valid(self.hparams)
         self.horizon, self.gamma, self.target_rate = horizon, gamma, target_rate
         self.fixed_shapes = horizon == 1  # beyond, the states left of a path before its end
         self.learning_rate, self.value_learning_rate = learning_rate, value_learning_rate

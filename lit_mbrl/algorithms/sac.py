@@ -47,13 +47,8 @@ class SAC(SoftActorCritic):
         max_return: float | None = None,
     ):
         super().__init__()
-        require_valid(
-            hidden_sizes=hidden_sizes,
-            learning_rate=learning_rate,
-            gamma=gamma,
-            target_rate=target_rate,
-        )
         self.save_hyperparameters()
+        require_valid(self.hparams)
         self.learning_rate, self.gamma, self.target_rate = learning_rate, gamma, target_rate
         self.limit_targets(max_return)
         self.target_entropy = target_entropy

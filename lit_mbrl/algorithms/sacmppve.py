@@ -72,15 +72,8 @@ class SACMPPVE(SoftActorCritic):
     ):
         super().__init__()
         require(plan_length >= 1, "model.plan_length", plan_length, "an integer of at least 1")
-        require_valid(
-            hidden_sizes=hidden_sizes,
-            learning_rate=learning_rate,
-            gamma=gamma,
-            target_rate=target_rate,
-            actor_max_norm=actor_max_norm,
-            fit_patience=fit_patience,
-        )
         self.save_hyperparameters()
+        require_valid(self.hparams)
         self.plan_length, self.learning_rate = plan_length, learning_rate
         self.gamma, self.target_rate = gamma, target_rate
         self.target_entropy = None if target_entropy is None else target_entropy * plan_length

@@ -78,14 +78,8 @@ class STEVE(Agent):
         super().__init__()
         require(horizon >= 0, "model.horizon", horizon, "an integer >= 0; 0 is DDPG")
         require(critics >= 2, "model.critics", critics, "an integer of at least 2")
-        require_valid(
-            hidden_sizes=hidden_sizes,
-            learning_rate=learning_rate,
-            gamma=gamma,
-            target_rate=target_rate,
-            fit_patience=fit_patience,
-        )
         self.save_hyperparameters()
+        require_valid(self.hparams)
         self.horizon, self.learning_rate = horizon, learning_rate
         self.gamma, self.target_rate = gamma, target_rate
         self.fit_patience = fit_patience

@@ -82,19 +82,12 @@ class SVG1(Agent):
         fit_patience: int = 5,
     ):
         super().__init__()
-        require_valid(
-            hidden_sizes=hidden_sizes,
-            learning_rate=learning_rate,
-            gamma=gamma,
-            target_rate=target_rate,
-            actor_max_norm=actor_max_norm,
-            fit_patience=fit_patience,
-        )
         require(max_weight > 0, "model.max_weight", max_weight, "a number > 0")
         valid = policy_std is None or policy_std > 0
         require(valid, "model.policy_std", policy_std, "a number > 0, or null to learn it")
         require(value_updates >= 0, "model.value_updates", value_updates, "an integer >= 0")
         self.save_hyperparameters()
+        require_valid(self.hparams)
         self.learning_rate, self.gamma, self.target_rate = learning_rate, gamma, target_rate
         self.max_weight, self.actor_max_norm = max_weight, actor_max_norm
         self.fit_patience = fit_patience

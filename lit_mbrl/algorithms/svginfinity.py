@@ -92,17 +92,11 @@ class SVGInfinity(Agent):
     ):
         super().__init__()
         require(plan_length >= 1, "model.plan_length", plan_length, "an integer of at least 1")
-        require_valid(
-            hidden_sizes=hidden_sizes,
-            learning_rate=learning_rate,
-            gamma=gamma,
-            actor_max_norm=actor_max_norm,
-            fit_patience=fit_patience,
-        )
         require(max_weight > 0, "model.max_weight", max_weight, "a number > 0")
         valid = policy_std is None or policy_std > 0
         require(valid, "model.policy_std", policy_std, "a number > 0, or null to learn it")
         self.save_hyperparameters()
+        require_valid(self.hparams)
         self.plan_length, self.learning_rate, self.gamma = plan_length, learning_rate, gamma
         self.max_weight, self.actor_max_norm = max_weight, actor_max_norm
         self.fit_patience = fit_patience
