@@ -47,7 +47,7 @@ class Diagnosis(Callback):
             print(words, first_line(error), file=sys.stderr)
 
     def _diagnose(self, trainer: Trainer, agent: Any) -> None:
-        from lit_mbrl.figures import write_diagnosis  # most runs need no matplotlib
+        from lit_mbrl.diagnosis_page import write_diagnosis  # most runs need no matplotlib
 
         data, step = data_of(trainer), env_steps(trainer)
         schedule = callback_of(trainer, RolloutLength)

@@ -3,13 +3,11 @@
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from lit_mbrl.envs import Resumable, make_gym_env
 from lit_mbrl.errors import one_line
-from lit_mbrl.video import Film
+from lit_mbrl.video import filmed
 
 from .evaluation import run_episodes
 from .trainer import data_of, env_steps, run_logger_of
@@ -34,11 +32,10 @@ class Filming(Callback):
         if not self.enabled or logger is None:
             return
         data = data_of(trainer)
-        filmed: dict[str, Any] = {**(data.env_kwargs or {}), "render_mode": "rgb_array"}
         try:
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder, f"step_{env_steps(trainer)}.mp4")
-                env = Film(Resumable(make_gym_env(data.env_id, filmed)), path)
+                env = filmed(data.env_id, data.env_kwargs, path)
                 try:
                     run_episodes(pl_module, [env], data.seed)
                 finally:

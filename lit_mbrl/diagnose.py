@@ -6,8 +6,8 @@ from typing import Any
 
 from lit_mbrl.checkpoints import read
 from lit_mbrl.diagnosis import diagnose
+from lit_mbrl.diagnosis_page import write_diagnosis
 from lit_mbrl.errors import require, writing
-from lit_mbrl.figures import write_diagnosis
 from lit_mbrl.held_out import held_out, require_transitions
 from lit_mbrl.parser import Parser, command
 from lit_mbrl.trained import load

@@ -14,7 +14,7 @@ from lit_mbrl.errors import require
 from lit_mbrl.parser import Parser, command
 from lit_mbrl.planning import Planner, require_lookahead
 from lit_mbrl.trained import load
-from lit_mbrl.video import Film
+from lit_mbrl.video import Film, filmed
 
 DESCRIPTION = """Run deterministic episodes of a checkpoint's policy and print the mean, standard
 deviation, smallest and largest of their returns and lengths. With the run's own seed, task and
@@ -82,8 +82,7 @@ def evaluate(
     learned = [(trained.agent.hparams[name],) for name in ("observation_size", "action_size")]
     require(sizes == learned, "env_id", env_id, f"a task with the sizes {learned}, not {sizes}")
     if video is not None:
-        filmed = {**(trained.env_kwargs or {}), "render_mode": "rgb_array"}
-        envs[0] = Film(Resumable(make_gym_env(trained.env_id, filmed)), video)
+        envs[0] = filmed(trained.env_id, trained.env_kwargs, video)
     try:
         returns, lengths = run_episodes(trained.agent, envs, seed, planner)
     finally:

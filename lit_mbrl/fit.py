@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from jsonargparse import ArgumentError, Namespace
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from mlflow.exceptions import MlflowException
@@ -142,10 +143,7 @@ class FitCLI(LightningCLI):
         groups = ("compilation", "retraining", "evaluation", "diagnosis")
         callbacks = [self.config_init[group] for group in groups]
         check(trainer, self.model, self.datamodule, *callbacks)
-        if precision == "bf16-mixed":
-            line = advice(bfloat16_cost(trainer.strategy.root_device))
-            if line is not None:
-                print(line, file=sys.stderr, flush=True)
+        self._advise(precision, trainer.strategy.root_device)
         run_id = self._find_checkpoint(trainer.max_epochs or 0, trainer.precision)
         results: Results = self.config_init["results"]
         results.make_folder(self.datamodule.seed, goes_on=self.ckpt_path is not None)
@@ -155,6 +153,20 @@ class FitCLI(LightningCLI):
                 made(**known) if isinstance(made, partial) else made for made in loggers
             ]
         return trainer
+
+    def _advise(self, precision: str | None, device: torch.device) -> None:
+        """Print what is no mistake but may surprise."""
+        lines = []
+        if precision == "bf16-mixed":
+            lines.append(advice(bfloat16_cost(device)))
+        data = self.datamodule
+        if data.time_limit is None:
+            lines.append(
+                f"data.env_id: {data.env_id} has no time limit: unless its episodes end by "
+                "themselves, evaluations never do; --data.env_kwargs.max_episode_steps sets one"
+            )
+        for line in filter(None, lines):
+            print(line, file=sys.stderr, flush=True)
 
     def _find_checkpoint(self, max_epochs: int, precision: str) -> str | None:
         """Settle what to go on from; returns the run that wrote it.
@@ -215,7 +227,7 @@ def build(arguments: list[str] | None = None) -> FitCLI:
     try:
         # In a context of its own: jsonargparse leaves its parser there, with all that was made.
         return copy_context().run(_build, arguments)
-    except UnicodeDecodeError as error:
+    except UnicodeDecodeError as error:  # a group's file, which jsonargparse reads by itself
         raise ConfigurationError("config: no text was given; allowed: YAML in UTF-8") from error
 
 

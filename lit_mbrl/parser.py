@@ -38,6 +38,24 @@ class Parser(LightningArgumentParser):
         # report an algorithm's own error as one of two in the text of a third.
         super().add_subclass_arguments(*args, default=inspect.Parameter.empty, **kwargs)
 
+    def parse_path(self, cfg_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """Parse a configuration file.
+
+        Raises:
+            ArgumentError: If one of its options cannot be used.
+            ConfigurationError: If it is not YAML.
+        """
+        try:
+            return super().parse_path(cfg_path, *args, **kwargs)
+        except (ArgumentError, UnicodeDecodeError) as error:
+            reason = yaml_error(error)
+            if reason is None:
+                raise
+            text = one_line(reason).replace(' in "<unicode string>",', ",")
+            raise ConfigurationError(
+                f"config: {str(cfg_path)!r} was given ({text}); allowed: YAML in UTF-8"
+            ) from error
+
     def format_help(self) -> str:
         """The help, with the types by their names."""
         return re.sub(r"<class\s+'([\w.]+)'>", r"\1", super().format_help())
@@ -112,6 +130,13 @@ def load(text: str) -> Any:
     loaded = load_yaml(text)
     yaml.load(text, UniqueKeys)  # makes nothing but dictionaries, lists and strings
     return loaded
+
+
+def yaml_error(error: BaseException | None) -> Exception | None:
+    """What kept a text from being read as YAML, if that is behind an error."""
+    while error is not None and not isinstance(error, yaml.YAMLError | UnicodeDecodeError):
+        error = error.__cause__
+    return error
 
 
 load_yaml = get_loader("yaml")

@@ -87,3 +87,12 @@ def test_later_values_override(tmp_path: Path) -> None:
 
 def test_negative_numbers_may_have_exponents() -> None:
     assert build([*MPPVE, "--model.target_entropy", "-1e-2"]).model.target_entropy == -0.01 * 3
+
+
+@pytest.mark.parametrize(("limit", "told"), [("-1", True), ("500", False)])
+def test_a_task_without_a_time_limit_is_named(
+    limit: str, told: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    build([*MPPVE, "--data.env_kwargs.max_episode_steps", limit, "--trainer.logger", "false"])
+    lines = capsys.readouterr().err.splitlines()
+    assert any("InvertedPendulum-v5 has no time limit" in line for line in lines) == told

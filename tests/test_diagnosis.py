@@ -271,7 +271,8 @@ def test_a_diagnosis_that_fails_does_not_fail_the_run(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(
-        "lit_mbrl.figures.diagnosis_page", lambda *_: (_ for _ in ()).throw(OSError("no room"))
+        "lit_mbrl.diagnosis_page.diagnosis_page",
+        lambda *_: (_ for _ in ()).throw(OSError("no room")),
     )
     asked = {"diagnosis.every": 40, "diagnosis.transitions": 400}
     run = execute("mppve", folder, CONF / "mppve.yaml", {**SMALL, **asked})

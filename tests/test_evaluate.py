@@ -43,6 +43,7 @@ class Undrawn(gymnasium.Env):
 gymnasium.register("Short-v0", HopperEnv, max_episode_steps=3)
 gymnasium.register("Failing-v0", Failing)
 gymnasium.register("Undrawn-v0", Undrawn)
+gymnasium.register("Undrawable-v0", lambda: Undrawn())
 """
 
 
@@ -165,10 +166,14 @@ def test_a_task_that_draws_nothing_is_one_line(
     run: Run, users_module: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     video = ["--video", str(tmp_path / "film.mp4")]
-    task = ["--env_id", "users_hoppers:Undrawn-v0"]
-    assert main([str(run.checkpoints / "best.ckpt"), *task, *video]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert "the task draws no images" in line
+    for name, told in {
+        "Undrawn-v0": "the task draws no images",
+        "Undrawable-v0": "render_mode='rgb_array'",
+    }.items():
+        task = ["--env_id", f"users_hoppers:{name}"]
+        assert main([str(run.checkpoints / "best.ckpt"), *task, *video]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("error: video: ") and told in line
 
 
 @pytest.mark.parametrize(

@@ -299,7 +299,7 @@ def test_bad_input_is_one_line(
         ("data: {bach_size: 3}", ("data.bach_size: no such option", "data.batch_size")),
         ("trainr: {max_epochs: 3}", ("trainr.max_epochs: no such option", "trainer.max_epochs")),
         ("model: {init_args: {plan_lenght: 3}}", ("model.plan_lenght: no such", "plan_length?")),
-        ("data: [1", ("", "parsing", "line 1")),
+        ("data: [1", ("config:", "bad.yaml", "line 1", "YAML")),
     ],
 )
 def test_bad_file_is_one_line(
@@ -337,4 +337,4 @@ def test_a_file_that_is_no_text_is_one_line(
     file = tmp_path / "binary.yaml"
     file.write_bytes(bytes(range(128, 256)))
     status = main(["--config", str(file)])
-    assert_refused(status, *capsys.readouterr(), ("config:", "UTF-8"))
+    assert_refused(status, *capsys.readouterr(), ("config:", "binary.yaml", "UTF-8"))

@@ -2,13 +2,12 @@
 
 import math
 from collections.abc import Sequence
-from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lit_mbrl.networks.linear import Float32Linear, Linear
+from lit_mbrl.networks.linear import perceptron
 from lit_mbrl.networks.noise import standard_normal
 
 LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0
@@ -37,11 +36,8 @@ class Actor(nn.Module):
     ):
         super().__init__()
         self.log_std = None if std is None else math.log(std)
-        layers: list[nn.Module] = [Float32Linear(observation_size, hidden_sizes[0])]
-        for i, o in pairwise(hidden_sizes):
-            layers += [nn.ReLU(inplace=True), Linear(i, o)]
-        outputs = Float32Linear(hidden_sizes[-1], action_size if std else 2 * action_size)
-        self.network = nn.Sequential(*layers, nn.ReLU(inplace=True), outputs)
+        outputs = action_size if std else 2 * action_size
+        self.network = perceptron(observation_size, hidden_sizes, outputs)
 
     def forward(self, observation: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log standard deviation [..., A] of the Gaussian before squashing."""

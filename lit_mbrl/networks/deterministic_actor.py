@@ -1,13 +1,12 @@
 """The deterministic policy of DDPG."""
 
 from collections.abc import Sequence
-from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
 from lit_mbrl.errors import require
-from lit_mbrl.networks.linear import Float32Linear, Linear
+from lit_mbrl.networks.linear import perceptron
 
 
 class DeterministicActor(nn.Module):
@@ -31,13 +30,9 @@ class DeterministicActor(nn.Module):
         name, allowed = "model.exploration_std", "a number >= 0"
         require(exploration_std >= 0, name, exploration_std, allowed)
         self.exploration_std = exploration_std
-        layers: list[nn.Module] = [Float32Linear(observation_size, hidden_sizes[0])]
-        for i, o in pairwise(hidden_sizes):
-            layers += [nn.ReLU(inplace=True), Linear(i, o)]
-        outputs = Float32Linear(hidden_sizes[-1], action_size)
-        for last in outputs.parameters():
-            nn.init.uniform_(last, -3e-3, 3e-3)  # actions begin near zero
-        self.network = nn.Sequential(*layers, nn.ReLU(inplace=True), outputs, nn.Tanh())
+        self.network = perceptron(observation_size, hidden_sizes, action_size).append(nn.Tanh())
+        for outputs in self.network[-2].parameters():
+            nn.init.uniform_(outputs, -3e-3, 3e-3)  # actions begin near zero
 
     def forward(self, observation: Tensor) -> Tensor:
         """Actions [..., A] for observations [..., S]."""

@@ -1,5 +1,8 @@
 """Linear layers of a single network."""
 
+from collections.abc import Sequence
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
@@ -31,3 +34,17 @@ class Float32Linear(Linear):
         """Outputs [..., out] in float32 for inputs [..., in] of any precision."""
         with float32(input):
             return super().forward(input.float())
+
+
+def perceptron(inputs: int, hidden_sizes: Sequence[int], outputs: int) -> nn.Sequential:
+    """Layers with a ReLU between them, the first and the last in float32 under autocast too.
+
+    Args:
+        inputs: Width of the input.
+        hidden_sizes: Widths of the hidden layers.
+        outputs: Width of the output, which is linear.
+    """
+    layers: list[nn.Module] = [Float32Linear(inputs, hidden_sizes[0])]
+    for i, o in pairwise(hidden_sizes):
+        layers += [nn.ReLU(inplace=True), Linear(i, o)]
+    return nn.Sequential(*layers, nn.ReLU(inplace=True), Float32Linear(hidden_sizes[-1], outputs))
