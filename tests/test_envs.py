@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium
+import mujoco
 import numpy as np
 import pytest
 import torch
@@ -308,3 +309,13 @@ def test_a_users_task_with_its_own_termination(
     fell = resolve_termination(path)
     observation = torch.tensor([[-0.5, 0.0, 0.0], [0.5, 0.0, 0.0]])
     assert fell(observation, torch.zeros(2, 1), observation).tolist() == [True, False]
+
+
+def test_gymnasiums_own_models_are_made_in_silence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_gym_env("HalfCheetah-v5").close()
+    assert capfd.readouterr() == ("", "")
+    assert not list(tmp_path.iterdir())  # MuJoCo would write a log
+    assert mujoco.get_mju_user_warning() is None

@@ -1,10 +1,14 @@
 """The tasks that are known by name, and the making of any gymnasium task."""
 
 import difflib
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import gymnasium
+import mujoco
 import numpy as np
 from gymnasium.spaces import Box, Space
 from gymnasium.wrappers import RescaleAction
@@ -83,7 +87,8 @@ def make_gym_env(env_id: str, env_kwargs: dict[str, Any] | None = None) -> gymna
     """
     defaults = TASKS[env_id].kwargs if env_id in TASKS else {}
     try:
-        env = gymnasium.make(env_id, **{**defaults, **(env_kwargs or {})})
+        with _without_deprecations():
+            env = gymnasium.make(env_id, **{**defaults, **(env_kwargs or {})})
     except (gymnasium.error.Error, ImportError) as error:
         raise ConfigurationError(
             f"data.env_id: {env_id!r} was given ({one_line(error)}); "
@@ -105,6 +110,25 @@ def make_gym_env(env_id: str, env_kwargs: dict[str, Any] | None = None) -> gymna
     # Bounds of the space's own precision: gymnasium warns when it has to round them.
     one = np.ones(actions.shape, actions.dtype)
     return RescaleAction(env, -one, one)
+
+
+@contextmanager
+def _without_deprecations() -> Iterator[None]:
+    """Where MuJoCo does not tell of deprecations in a model's file.
+
+    It would for each copy of HalfCheetah, whose file is gymnasium's, and in MUJOCO_LOG.TXT.
+    """
+
+    def tell(text: str) -> None:
+        if "deprecated" not in text:
+            print("MuJoCo:", text, file=sys.stderr, flush=True)
+
+    before = mujoco.get_mju_user_warning()
+    mujoco.set_mju_user_warning(tell)
+    try:
+        yield
+    finally:
+        mujoco.set_mju_user_warning(before)
 
 
 def termination_path(env_id: str, termination: str | None) -> str:
