@@ -47,7 +47,7 @@ from lit_mbrl.errors import (
     require,
 )
 from lit_mbrl.interruption import Interrupted, Interruption
-from lit_mbrl.parser import BASE, NO_ALGORITHM, Parser
+from lit_mbrl.parser import BASE, FROM_TASK, NO_ALGORITHM, Parser, refuse_nulls
 from lit_mbrl.precision import advice, bfloat16_cost
 from lit_mbrl.recording import RecordConfiguration
 from lit_mbrl.tracking import RunLogger
@@ -91,11 +91,7 @@ class FitCLI(LightningCLI):
         parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
         parser.link_arguments("seed_everything", "evaluation.seed", compute_fn=int)
         parser.link_arguments("seed_everything", "diagnosis.seed", compute_fn=int)
-        for source, target in {
-            "observation_size": "observation_size",
-            "action_size": "action_size",
-            "termination_path": "termination",
-        }.items():
+        for source, target in FROM_TASK.items():
             parser.link_arguments(
                 f"data.{source}", f"model.init_args.{target}", apply_on="instantiate"
             )
@@ -105,6 +101,7 @@ class FitCLI(LightningCLI):
         super().parse_arguments(parser, args)
         if self.config["model"]["class_path"] == BASE:
             raise ConfigurationError(NO_ALGORITHM)
+        refuse_nulls(self.config["model"])
         trainer = self.config["trainer"]
         require(isinstance(trainer, Namespace), "trainer", trainer, "a group of options")
         seed = self.config["seed_everything"]

@@ -5,16 +5,27 @@ import inspect
 import re
 import sys
 from collections.abc import Callable
-from typing import Any, NoReturn
+from pkgutil import resolve_name
+from types import NoneType
+from typing import Any, NoReturn, get_args, get_type_hints
 
 import yaml
-from jsonargparse import ArgumentError, get_loader, set_loader
+from jsonargparse import ArgumentError, Namespace, get_loader, set_loader
 from pytorch_lightning.cli import LightningArgumentParser
 
 from lit_mbrl import algorithms, planning
-from lit_mbrl.errors import ConfigurationError, TrainingError, one_line
+from lit_mbrl.errors import ConfigurationError, TrainingError, one_line, require
 
 NEGATIVE_NUMBER = re.compile(r"^-(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$", re.IGNORECASE)
+
+FROM_TASK = {
+    "observation_size": "observation_size",
+    "action_size": "action_size",
+    "termination_path": "termination",
+}
+"""What the data module finds out of the task, and the option of an algorithm that takes it."""
+
+SEQUENCE = "collections.abc.Sequence"
 
 BASE = "lit_mbrl.algorithms.Agent"
 """What jsonargparse takes a model for whose class nobody gave."""
@@ -132,6 +143,32 @@ def load(text: str) -> Any:
     return loaded
 
 
+def refuse_nulls(model: Namespace) -> None:
+    """Check that no option of an algorithm is null that must not be.
+
+    jsonargparse lets them pass, as it does those that come of the task and are null until then.
+
+    Args:
+        model: The algorithm's `class_path` and `init_args`.
+
+    Raises:
+        ConfigurationError: If one is.
+    """
+    try:
+        hints = get_type_hints(resolve_name(model["class_path"]).__init__)
+    except NameError:  # a user's, with types that are there for a type checker alone
+        return
+    for name, value in vars(model["init_args"]).items():
+        hint = hints.get(name, Any)
+        fits = value is not None or hint is Any or NoneType in get_args(hint)
+        require(fits or name in FROM_TASK.values(), f"model.{name}", value, type_name(hint))
+
+
+def type_name(hint: Any) -> str:
+    """What an option takes, in the words of `readable`."""
+    return re.sub(r"<class '(\S+)'>", r"\1", str(hint)).replace(SEQUENCE, "a list")
+
+
 def yaml_error(error: BaseException | None) -> Exception | None:
     """What kept a text from being read as YAML, if that is behind an error."""
     while error is not None and not isinstance(error, yaml.YAMLError | UnicodeDecodeError):
@@ -175,7 +212,7 @@ def readable(message: str, options: list[str]) -> str:
     text = re.sub(problem, rf"\1 was given (\2); allowed: {allowed}", text)
     text = re.sub(r"unhashable type: '(\w+)'", rf"a \1 was given; allowed: {allowed}", text)
     text = re.sub(r'Parser key "(\S+)": ', r"\1: ", text)
-    text = text.replace("collections.abc.Sequence", "a list").replace("NoneType", "null")
+    text = text.replace(SEQUENCE, "a list").replace("NoneType", "null")
     help_ = "--config and --help" if "config" in options else "--help"
     text = re.sub(r"Option '(\S+)' is required.*", rf"\1: missing; see {help_}", text)
     text = re.sub(r"Group '(\S+)' does not accept option '(\S+)'", r"Option '\1.\2' is not", text)

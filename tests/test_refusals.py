@@ -134,6 +134,18 @@ REFUSED = {
         [*MPPVE, "--data.env_kwargs", "{a: 1, a: 2}"],
         ("data.env_kwargs: '{a: 1, a: 2}' was given",),
     ),
+    "null for a number": (
+        [*MPPVE, "--model.learning_rate", "null"],
+        ("model.learning_rate: None was given", "float"),
+    ),
+    "null for a list": (
+        [*MPPVE, "--model.hidden_sizes", "null"],
+        ("model.hidden_sizes: None was given", "a list[int]"),
+    ),
+    "null for a switch": (
+        [*MPPVE, "--model.mask_plan", "null"],
+        ("model.mask_plan: None was given", "bool"),
+    ),
     "missing file": (["--config", "missing.yaml"], ("config:", "not exist", "missing.yaml")),
     "unknown algorithm": (
         [*MPPVE, "--model", "lit_mbrl.algorithms.Nope"],
