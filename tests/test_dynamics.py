@@ -159,6 +159,10 @@ def test_fit_learns_linear_dynamics_and_their_noise() -> None:
     assert report.holdout_mse < 1.5 * 0.1**2
     _, log_var = dynamics(torch.randn(7, 200, S + A))
     assert log_var[dynamics.elites].mean().exp().sqrt().item() == pytest.approx(0.1, rel=0.25)
+    others = linear_transitions(500, noise=0.1)
+    following, reward, _ = dynamics.expected_step(others["observation"], others["action"])
+    for found, true in (following, others["next", "observation"]), (reward, others["reward"]):
+        assert (found - true).square().mean() < 1.5 * 0.1**2
 
 
 def test_scaler_is_refitted_on_the_training_split_and_saved() -> None:

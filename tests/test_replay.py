@@ -180,6 +180,26 @@ def test_what_was_complete_before_is_not_drawn_but_kept() -> None:
         assert len(buffer.transitions()) == 50
 
 
+def test_what_is_put_back_goes_on_where_it_was() -> None:
+    """Full buffers too, whose oldest entries are the next to make room."""
+    replay, steps = EnvironmentReplay(37, 2), episodes(seed=1, steps=120)
+    for step in steps[:50]:
+        replay.add(step.frame())
+    other = EnvironmentReplay(37, 2)
+    other.restore(replay.snapshot())
+    for buffer in (replay, other):
+        for step in steps[50:60]:
+            buffer.add(step.frame())
+    expected = naive_windows(steps[:60], 2, oldest=60 - 37)
+    for buffer in (replay, other):
+        starts = buffer.starts()
+        assert starts.tolist() == sorted(expected)
+        found = buffer.windows(starts)["observation"]
+        assert torch.equal(
+            found, torch.stack([expected[i]["observation"] for i in sorted(expected)])
+        )  # type: ignore[misc]
+
+
 def rows(first: int, last: int) -> TensorDict:
     return TensorDict({"observation": torch.arange(first, last).float()}, batch_size=[last - first])
 
@@ -206,6 +226,11 @@ def test_imagined_replay_keeps_the_newest_through_growing_and_shrinking() -> Non
     replay.extend(rows(24, 40))  # more than fit
     assert held(replay) == list(range(34, 40))
     assert set(replay.sample(300)["observation"].tolist()) == set(map(float, range(34, 40)))
+    other = ImaginedReplay()
+    other.restore(replay.snapshot())
+    for buffer in (replay, other):
+        buffer.extend(rows(40, 43))
+        assert held(buffer) == list(range(37, 43))
 
 
 def test_imagined_replay_refuses_rows_of_another_layout() -> None:
