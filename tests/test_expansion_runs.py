@@ -1,5 +1,6 @@
 """The algorithms on unrolled paths, and DDPG, through the command line."""
 
+import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import CONF, TINY, Run, Terminal, execute, learned
+from tiny import CONF, TINY, Run, Terminal, execute, learned, mean_entropy
 
 from lit_mbrl.trained import load
 
@@ -60,6 +61,8 @@ def test_a_run_logs_what_its_algorithm_tells_and_leaves_its_policy(
     assert METRICS[name] - fitted <= every and METRICS[name] & fitted <= set(made.metrics)
     if name != "ddpg":
         assert {name: set(made.metrics[name]) for name in FITTED} == FITTED
+    if "actor/entropy" in METRICS[name]:
+        assert 0 < mean_entropy(made) < math.log(2)
     agent = load(made.checkpoints / "best.ckpt").agent
     state = torch.randn(5, 4)
     assert torch.equal(agent.act(state, deterministic=True), agent.actor.mode(state))

@@ -17,6 +17,8 @@ def test_plan_value_target_equals_a_naive_loop() -> None:
         expected += 0.0 if terminated[i] else gamma**3 * value[i].item()
         assert target[i].item() == pytest.approx(expected, rel=1e-5)
     assert torch.allclose(discounted_return(reward, 1.0), reward.sum(-1))
+    more = reward.view(2, 3, 3), terminated.view(2, 3), value.view(2, 3)
+    assert torch.equal(plan_value_target(*more, gamma), target.view(2, 3))
     # What a termination leaves out must not come back as 0 * inf.
     endless = torch.full((6,), torch.inf)
     assert (
@@ -62,6 +64,17 @@ def test_log_probability_is_that_of_the_squashed_gaussian() -> None:
         actor.network[-1].bias[:2] = 50.0
         action, log_prob = actor.sample(observation)
     assert action.eq(1).all() and log_prob.isfinite().all()
+
+
+def test_an_action_has_the_probability_and_the_noise_that_it_was_drawn_with() -> None:
+    """Whatever the number of leading dimensions."""
+    actor, observation = Actor(3, 2, [8]), torch.randn(4, 5, 3)
+    with torch.no_grad():
+        action, log_prob = actor.sample(observation)
+        torch.testing.assert_close(actor.log_prob(observation, action), log_prob, atol=1e-3, rtol=0)
+        noise = actor.noise(observation, action)
+        assert noise.shape == action.shape
+        torch.testing.assert_close(actor.action(observation, noise), action)
 
 
 def test_entropy_of_the_actor_is_minus_the_mean_log_probability() -> None:

@@ -197,7 +197,7 @@ def test_what_is_put_back_goes_on_where_it_was() -> None:
         found = buffer.windows(starts)["observation"]
         assert torch.equal(
             found, torch.stack([expected[i]["observation"] for i in sorted(expected)])
-        )  # type: ignore[misc]
+        )
 
 
 def rows(first: int, last: int) -> TensorDict:

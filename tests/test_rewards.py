@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lit_mbrl.envs import make_gym_env, resolve_reward
+from lit_mbrl.envs import Reward, make_gym_env, resolve_reward
 from lit_mbrl.envs.rewards import (
     balanced_pendulum,
     centred_pendulum,
@@ -77,6 +77,17 @@ def test_the_centred_pendulums_reward_falls_from_the_middle_to_the_ends() -> Non
     (slope,) = torch.autograd.grad(found.sum(), following)
     expected = torch.tensor([[0.0, 0.0], [-2.0, 0.0], [0.0, 10.0], [1.0, 0.0], [0.0, -5.0]])
     torch.testing.assert_close(slope[:, :2], expected)
+
+
+@pytest.mark.parametrize(
+    "reward", [balanced_pendulum, centred_pendulum, halfcheetah, inverted_pendulum]
+)
+def test_rewards_of_rows_with_more_dimensions_are_those_of_the_rows(reward: Reward) -> None:
+    torch.manual_seed(0)
+    states, actions = reward.sizes  # type: ignore[attr-defined]
+    rows = torch.randn(2, 3, states), torch.randn(2, 3, actions), torch.randn(2, 3, states)
+    flat = reward(*(part.flatten(0, 1) for part in rows))
+    assert torch.equal(reward(*rows), flat.view(2, 3))
 
 
 @pytest.mark.parametrize("path", ["nowhere.reward", "lit_mbrl.envs.rewards.none", "halfcheetah"])

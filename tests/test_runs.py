@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 from lit_mbrl.callbacks import Results
-from tiny import CONF, TINY, TINY_MODEL, Run, execute, learned, options
+from tiny import CONF, TINY, TINY_MODEL, Run, execute, learned, mean_entropy, options
 
 from lit_mbrl.checkpoints import RUN
 from lit_mbrl.errors import ConfigurationError
@@ -111,6 +111,7 @@ def test_metrics_are_finite_and_plausible(run: Run) -> None:
         assert all(run.metrics[f"time/share_{phase}"][step] > 0 for phase in ("collect", "update"))
         rates = [run.metrics[f"time/{what}_per_second"][step] for what in ("env_steps", "updates")]
         assert rates[1] == pytest.approx(2 * rates[0])
+    assert 0 < mean_entropy(run) < math.log(2)
     if run.algorithm != "SAC":
         assert run.metrics["rollout/length"][0] == 1
         # A rollout of one step is one window.

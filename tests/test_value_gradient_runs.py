@@ -1,12 +1,13 @@
 """S2VG and SVG through the command line: what they log, clip, and go on with."""
 
+import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import CONF, TINY, Run, Terminal, execute, learned
+from tiny import CONF, TINY, Run, Terminal, execute, learned, mean_entropy
 
 TINY_SVG: dict[str, Any] = {
     "model.dynamics_hidden_sizes": [16, 16],
@@ -49,6 +50,8 @@ def test_a_run_logs_its_gradients_and_goes_on_as_if_never_stopped(
     logged = {metric for metric, values in whole.metrics.items() if 40 in values}
     assert {*METRICS[name], "actor/loss", "actor/gradient_norm"} <= logged
     assert all(norm > 0 for norm in whole.metrics["actor/gradient_norm"].values())
+    if "actor/entropy" in METRICS[name]:
+        assert 0 < mean_entropy(whole) < math.log(2)
     checkpoint = whole.checkpoints / "last.previous.ckpt"
     again = run(name, tmp_path, ckpt_path=checkpoint)
     assert "environment step 15" in again.lines[0]

@@ -155,6 +155,15 @@ def losses(
     return TINY["data.warmup_steps"] + last - stored, len(expected - found)
 
 
+def mean_entropy(run: Run) -> float:
+    """Of a policy that is still new, on InvertedPendulum, in nats of one step.
+
+    The most that an action in [-1, 1] can have is log 2, and a new policy is not far from it.
+    """
+    entropies = run.metrics["actor/entropy"].values()
+    return sum(entropies) / len(entropies)
+
+
 def learned(run: Run, after: int = -1) -> History:
     """The metrics that do not tell the time, of the steps after one."""
     metrics = {
