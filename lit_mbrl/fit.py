@@ -160,7 +160,8 @@ class FitCLI(LightningCLI):
         if data.time_limit is None:
             lines.append(
                 f"data.env_id: {data.env_id} has no time limit: unless its episodes end by "
-                "themselves, evaluations never do; --data.env_kwargs.max_episode_steps sets one"
+                "themselves, each evaluation lasts evaluation.time_limit seconds and is given up; "
+                "--data.env_kwargs.max_episode_steps sets one"
             )
         for line in filter(None, lines):
             print(line, file=sys.stderr, flush=True)
