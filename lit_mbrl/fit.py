@@ -101,7 +101,9 @@ class FitCLI(LightningCLI):
         super().parse_arguments(parser, args)
         if self.config["model"]["class_path"] == BASE:
             raise ConfigurationError(NO_ALGORITHM)
-        refuse_nulls(self.config["model"])
+        refuse_nulls(Namespace(model=self.config["model"]), Agent)
+        for group, maker in {"data": ReplayData, **CALLBACKS}.items():
+            refuse_nulls(self.config[group], maker, f"{group}.")
         trainer = self.config["trainer"]
         require(isinstance(trainer, Namespace), "trainer", trainer, "a group of options")
         seed = self.config["seed_everything"]
@@ -157,11 +159,11 @@ class FitCLI(LightningCLI):
         if precision == "bf16-mixed":
             lines.append(advice(bfloat16_cost(device)))
         data = self.datamodule
-        if data.time_limit is None:
+        if data.max_episode_steps is None:
             lines.append(
-                f"data.env_id: {data.env_id} has no time limit: unless its episodes end by "
-                "themselves, each evaluation lasts evaluation.time_limit seconds and is given up; "
-                "--data.env_kwargs.max_episode_steps sets one"
+                f"data.env_id: {data.env_id} is registered without a time limit: an evaluation "
+                "whose episodes do not end by themselves is given up after evaluation.time_limit "
+                "seconds; --data.env_kwargs.max_episode_steps sets one"
             )
         for line in filter(None, lines):
             print(line, file=sys.stderr, flush=True)

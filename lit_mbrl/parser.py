@@ -5,9 +5,10 @@ import inspect
 import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from pkgutil import resolve_name
 from types import NoneType
-from typing import Any, NoReturn, get_args, get_type_hints
+from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
 import yaml
 from jsonargparse import ArgumentError, Namespace, get_loader, set_loader
@@ -54,18 +55,17 @@ class Parser(LightningArgumentParser):
 
         Raises:
             ArgumentError: If one of its options cannot be used.
-            ConfigurationError: If it is not YAML.
+            ConfigurationError: If it is not YAML, or gives an option twice.
         """
         try:
-            return super().parse_path(cfg_path, *args, **kwargs)
-        except (ArgumentError, UnicodeDecodeError) as error:
-            reason = yaml_error(error)
-            if reason is None:
-                raise
-            text = one_line(reason).replace(' in "<unicode string>",', ",")
+            load(Path(cfg_path).read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            text = one_line(error).replace(' in "<unicode string>",', ",")
             raise ConfigurationError(
-                f"config: {str(cfg_path)!r} was given ({text}); allowed: YAML in UTF-8"
+                f"config: {str(cfg_path)!r} was given ({text}); allowed: YAML in UTF-8, "
+                "each option once"
             ) from error
+        return super().parse_path(cfg_path, *args, **kwargs)
 
     def format_help(self) -> str:
         """The help, with the types by their names."""
@@ -112,7 +112,9 @@ def command(
         which one line tells.
     """
     try:
-        function(**parser.instantiate_classes(parser.parse_args(arguments)).as_dict())
+        options = parser.parse_args(arguments)
+        refuse_nulls(options, function)
+        function(**parser.instantiate_classes(options).as_dict())
     except (ArgumentError, ConfigurationError) as error:
         print("error:", one_line(error), file=sys.stderr)
         return 2
@@ -143,37 +145,40 @@ def load(text: str) -> Any:
     return loaded
 
 
-def refuse_nulls(model: Namespace) -> None:
-    """Check that no option of an algorithm is null that must not be.
-
-    jsonargparse lets them pass, as it does those that come of the task and are null until then.
+def refuse_nulls(options: Namespace, maker: Callable[..., Any], owner: str = "") -> None:
+    """Check that nothing is null that must not be: jsonargparse lets that pass in many places.
 
     Args:
-        model: The algorithm's `class_path` and `init_args`.
+        options: What `maker` is called with. Of classes among them, with a `class_path`, the
+            options are checked likewise.
+        maker: A class or a function. One whose annotations Python cannot resolve is not checked.
+        owner: What stands before the options' names on the command line, with its dot.
 
     Raises:
-        ConfigurationError: If one is.
+        ConfigurationError: If an option is null whose type and default are not.
     """
     try:
-        hints = get_type_hints(resolve_name(model["class_path"]).__init__)
-    except NameError:  # a user's, with types that are there for a type checker alone
-        return
-    for name, value in vars(model["init_args"]).items():
+        hints = get_type_hints(maker.__init__ if inspect.isclass(maker) else maker)
+    except (AttributeError, NameError, TypeError):
+        hints = {}
+    parameters = inspect.signature(maker).parameters
+    for name, value in vars(options).items():
+        if isinstance(value, Namespace) and "class_path" in value:
+            inner = value.get("init_args") or Namespace()
+            refuse_nulls(inner, resolve_name(value["class_path"]), f"{owner}{name}.")
+        if value is not None or name in FROM_TASK.values():
+            continue
         hint = hints.get(name, Any)
-        fits = value is not None or hint is Any or NoneType in get_args(hint)
-        require(fits or name in FROM_TASK.values(), f"model.{name}", value, type_name(hint))
+        nullable = hint is Any or {None, NoneType} & set(get_args(hint))
+        nullable = nullable or name not in parameters or parameters[name].default is None
+        require(bool(nullable), f"{owner}{name}", None, type_name(hint))
 
 
 def type_name(hint: Any) -> str:
     """What an option takes, in the words of `readable`."""
+    if get_origin(hint) is Literal:
+        return ", ".join(map(repr, get_args(hint)))
     return re.sub(r"<class '(\S+)'>", r"\1", str(hint)).replace(SEQUENCE, "a list")
-
-
-def yaml_error(error: BaseException | None) -> Exception | None:
-    """What kept a text from being read as YAML, if that is behind an error."""
-    while error is not None and not isinstance(error, yaml.YAMLError | UnicodeDecodeError):
-        error = error.__cause__
-    return error
 
 
 load_yaml = get_loader("yaml")

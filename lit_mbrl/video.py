@@ -14,28 +14,6 @@ from lit_mbrl.envs import Resumable, make_gym_env
 from lit_mbrl.errors import ConfigurationError, cause, writing
 
 
-def filmed(env_id: str, env_kwargs: dict[str, Any] | None, path: Path) -> "Film":
-    """Make a task that is filmed.
-
-    Args:
-        env_id: The task, as for `make_gym_env`.
-        env_kwargs: Arguments of its constructor besides `render_mode`.
-        path: As for `Film`.
-
-    Raises:
-        ConfigurationError: If it cannot be made so that it is drawn.
-    """
-    try:
-        env = make_gym_env(env_id, {**(env_kwargs or {}), "render_mode": "rgb_array"})
-    except ConfigurationError as error:
-        reason = cause(error.__cause__ or error)
-        raise ConfigurationError(
-            f"video: {str(path)!r} was given ({reason}); allowed: for a task that can be made with "
-            "render_mode='rgb_array'"
-        ) from error
-    return Film(Resumable(env), path)
-
-
 class Film(Wrapper[Any, Any, Any, Any]):
     """A task that writes a frame to a file at its reset and after every step.
 
@@ -99,6 +77,28 @@ class Film(Wrapper[Any, Any, Any, Any]):
                 self._writer = imageio.get_writer(self._path, fps=fps, macro_block_size=2)
             self._writer.append_data(frame)
         self.frames += 1
+
+
+def filmed(env_id: str, env_kwargs: dict[str, Any] | None, path: Path) -> Film:
+    """Make a task that is filmed.
+
+    Args:
+        env_id: The task, as for `make_gym_env`.
+        env_kwargs: Arguments of its constructor besides `render_mode`.
+        path: As for `Film`.
+
+    Raises:
+        ConfigurationError: If it cannot be made so that it is drawn.
+    """
+    try:
+        env = make_gym_env(env_id, {**(env_kwargs or {}), "render_mode": "rgb_array"})
+    except ConfigurationError as error:
+        reason = cause(error.__cause__ or error)
+        raise ConfigurationError(
+            f"video: {str(path)!r} was given ({reason}); allowed: for a task that can be made with "
+            "render_mode='rgb_array'"
+        ) from error
+    return Film(Resumable(env), path)
 
 
 def _require_renderer() -> None:

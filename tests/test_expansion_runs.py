@@ -1,6 +1,5 @@
 """The algorithms on unrolled paths, and DDPG, through the command line."""
 
-import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -62,7 +61,7 @@ def test_a_run_logs_what_its_algorithm_tells_and_leaves_its_policy(
     if name != "ddpg":
         assert {name: set(made.metrics[name]) for name in FITTED} == FITTED
     if "actor/entropy" in METRICS[name]:
-        assert 0 < mean_entropy(made) < math.log(2)
+        assert 0 < mean_entropy(made) < 1
     agent = load(made.checkpoints / "best.ckpt").agent
     state = torch.randn(5, 4)
     assert torch.equal(agent.act(state, deterministic=True), agent.actor.mode(state))

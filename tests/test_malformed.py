@@ -86,6 +86,13 @@ SPOILED += [
     for option, values in RANGES.items()
     for wrong in values
 ]
+NULLABLE = {"target_entropy", "max_return", "after"}
+SPOILED += [
+    (f"{option}: null", changed(option, None), option.rpartition(".")[2])
+    for option, _ in leaves(CONFIG)
+    if option.startswith(("model.init_args", "data", "rollout_length", "retraining", "evaluation"))
+    and option.rpartition(".")[2] not in NULLABLE
+]
 SPOILED += [
     ("no algorithm", changed("model", {}), "model.class_path: missing"),
     ("an option of no algorithm", changed("model", {"gamma": 0.9}), "model.class_path: missing"),

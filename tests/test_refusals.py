@@ -142,6 +142,10 @@ REFUSED = {
         [*MPPVE, "--model.hidden_sizes", "null"],
         ("model.hidden_sizes: None was given", "a list[int]"),
     ),
+    "null for a planner": (
+        [*MPPVE, "--evaluation.planner", "CEM", "--evaluation.planner.horizon", "null"],
+        ("evaluation.planner.horizon: None was given", "int"),
+    ),
     "null for a switch": (
         [*MPPVE, "--model.mask_plan", "null"],
         ("model.mask_plan: None was given", "bool"),
@@ -341,6 +345,16 @@ def test_a_bug_in_an_algorithm_keeps_its_traceback(empty: Path, tmp_path: Path) 
     file.write_text(yaml.safe_dump({"model": "users_module.Broken", "data": data}))
     with pytest.raises(KeyError, match="a bug"):
         main(["--config", str(file)])
+
+
+def test_a_broken_file_within_a_file_is_the_one_that_is_named(
+    empty: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "broken.yaml").write_text("env_id: [1")
+    file = tmp_path / "whole.yaml"
+    file.write_text("data: broken.yaml")
+    status = main([*MPPVE, "--config", str(file)])
+    assert_refused(status, *capsys.readouterr(), ("data:", "broken.yaml", "line 1"))
 
 
 def test_a_file_that_is_no_text_is_one_line(

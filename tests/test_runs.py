@@ -111,7 +111,7 @@ def test_metrics_are_finite_and_plausible(run: Run) -> None:
         assert all(run.metrics[f"time/share_{phase}"][step] > 0 for phase in ("collect", "update"))
         rates = [run.metrics[f"time/{what}_per_second"][step] for what in ("env_steps", "updates")]
         assert rates[1] == pytest.approx(2 * rates[0])
-    assert 0 < mean_entropy(run) < math.log(2)
+    assert 0 < mean_entropy(run) < 1
     if run.algorithm != "SAC":
         assert run.metrics["rollout/length"][0] == 1
         # A rollout of one step is one window.

@@ -1,6 +1,5 @@
 """S2VG and SVG through the command line: what they log, clip, and go on with."""
 
-import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,7 +50,7 @@ def test_a_run_logs_its_gradients_and_goes_on_as_if_never_stopped(
     assert {*METRICS[name], "actor/loss", "actor/gradient_norm"} <= logged
     assert all(norm > 0 for norm in whole.metrics["actor/gradient_norm"].values())
     if "actor/entropy" in METRICS[name]:
-        assert 0 < mean_entropy(whole) < math.log(2)
+        assert 0 < mean_entropy(whole) < 1
     checkpoint = whole.checkpoints / "last.previous.ckpt"
     again = run(name, tmp_path, ckpt_path=checkpoint)
     assert "environment step 15" in again.lines[0]

@@ -95,7 +95,7 @@ class ReplayData(LightningDataModule):
         env = make_gym_env(env_id, env_kwargs)
         self.observation_size = int(env.observation_space.shape[0])  # type: ignore[index]
         self.action_size = int(env.action_space.shape[0])  # type: ignore[index]
-        self.time_limit = env.spec.max_episode_steps if env.spec else None
+        self.max_episode_steps = env.spec.max_episode_steps if env.spec else None
         env.close()
         self.termination_path = termination_path(env_id, termination)
         self.replay: EnvironmentReplay

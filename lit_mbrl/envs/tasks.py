@@ -114,7 +114,7 @@ def make_gym_env(env_id: str, env_kwargs: dict[str, Any] | None = None) -> gymna
 
 @contextmanager
 def _without_deprecations() -> Iterator[None]:
-    """Where MuJoCo does not tell of deprecations in a model's file.
+    """Where MuJoCo does not tell of deprecations in a model's file, whosever it is.
 
     It would for each copy of HalfCheetah, whose file is gymnasium's, and in MUJOCO_LOG.TXT.
     """

@@ -31,8 +31,8 @@ class DeterministicActor(nn.Module):
         require(exploration_std >= 0, name, exploration_std, allowed)
         self.exploration_std = exploration_std
         self.network = perceptron(observation_size, hidden_sizes, action_size).append(nn.Tanh())
-        for outputs in self.network[-2].parameters():
-            nn.init.uniform_(outputs, -3e-3, 3e-3)  # actions begin near zero
+        for parameter in self.network[-2].parameters():
+            nn.init.uniform_(parameter, -3e-3, 3e-3)  # actions begin near zero
 
     def forward(self, observation: Tensor) -> Tensor:
         """Actions [..., A] for observations [..., S]."""
