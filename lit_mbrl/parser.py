@@ -169,9 +169,9 @@ def refuse_nulls(options: Namespace, maker: Callable[..., Any], owner: str = "")
         if value is not None or name in FROM_TASK.values():
             continue
         hint = hints.get(name, Any)
-        nullable = hint is Any or {None, NoneType} & set(get_args(hint))
-        nullable = nullable or name not in parameters or parameters[name].default is None
-        require(bool(nullable), f"{owner}{name}", None, type_name(hint))
+        typed_so = hint is Any or None in get_args(hint) or NoneType in get_args(hint)
+        by_default = name not in parameters or parameters[name].default is None
+        require(typed_so or by_default, f"{owner}{name}", None, type_name(hint))
 
 
 def type_name(hint: Any) -> str:
