@@ -60,10 +60,9 @@ class Parser(LightningArgumentParser):
         try:
             load(Path(cfg_path).read_text(encoding="utf-8"))
         except (yaml.YAMLError, UnicodeDecodeError) as error:
-            text = one_line(error).replace(' in "<unicode string>",', ",")
             raise ConfigurationError(
-                f"config: {str(cfg_path)!r} was given ({text}); allowed: YAML in UTF-8, "
-                "each option once"
+                f"config: {str(cfg_path)!r} was given ({readable(str(error), [])}); allowed: YAML "
+                "in UTF-8, each option once"
             ) from error
         return super().parse_path(cfg_path, *args, **kwargs)
 
