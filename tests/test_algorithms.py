@@ -4,6 +4,8 @@ import inspect
 from pathlib import Path
 from typing import Any
 
+import gymnasium
+import numpy as np
 import pytest
 import yaml
 
@@ -100,7 +102,9 @@ def test_mppve_is_configured_as_in_its_paper(task: str) -> None:
     assert cli.trainer.max_epochs == thousands
     assert cli.model.plan_length == plan_length
     assert cli.config_init["rollout_length"].settings() == schedule
-    assert cli.model.hparams["target_entropy"] == target_entropy
+    actions = gymnasium.make(cli.datamodule.env_id).action_space
+    scaled = target_entropy - np.log((actions.high - actions.low) / 2).sum()  # to [-1, 1]
+    assert cli.model.hparams["target_entropy"] == pytest.approx(scaled, abs=5e-4)
     assert cli.datamodule.updates_per_step == 20
 
 

@@ -32,10 +32,11 @@ numbers and is followed:
 The published squared error has no 1/2; with Adam the factor changes nothing but its epsilon's
 share, and Eq. 13 is kept. The published code measures log-probabilities of actions in the task's
 units, here they are scaled to [-1, 1] first. Nothing changes for tasks with that range. For
-InvertedPendulum, whose range is [-3, 3], Table 1's target entropy of -0.05 is kept by the letter
-and asks for a wider policy than the published code's, by log 3 nats a step; and its critics read
-actions in [-1, 1], not in [-3, 3]. The squashing's part of log pi is exact here; the published
-code's, which adds an epsilon inside of the logarithm, is at most 15.9 for each number.
+InvertedPendulum, whose range is [-3, 3], Table 1's target entropy of -0.05 is therefore
+-0.05 - log 3 = -1.149 here. (The published policy's actions end at 1 there, as its squashing does,
+and leave two thirds of the range unused; ours use it all.) The squashing's part of log pi is exact
+here; the published code's, which adds an epsilon inside of the logarithm, is at most 15.9 for each
+number.
 
 The published runs are of tasks that pay the step that falls for being alive; gymnasium's do so up
 to -v4. In InvertedPendulum-v5 a fall is the only step that pays 0 and not 1, and what falls pay is
@@ -73,8 +74,9 @@ class MPPVE(SoftActorCritic):
         learning_rate: Adam's, for critics, actor and temperature.
         gamma: Discount of one step.
         target_rate: tau of the target critics (l.11).
-        target_entropy: Table 1's entropy that the temperature is learned towards, in nats per
-            step, of actions scaled to [-1, 1]; None keeps the initial temperature.
+        target_entropy: Entropy that the temperature is learned towards, in nats per step, of
+            actions scaled to [-1, 1]: Table 1's, less the sum of log (high - low) / 2 over the
+            action's numbers. None keeps the initial temperature.
         scale_target_entropy: Multiply it by k, as the published runs do.
         initial_temperature: First alpha.
         max_return: The most that a discounted return can be, b / (1 - gamma) for rewards of at
