@@ -5,10 +5,20 @@ from typing import Any
 import pytest
 import torch
 from planning_problems import PENDULUM, START, pets
+from torch import Tensor
 
-from lit_mbrl.algorithms import MPPVE, PETS, POPLINA, POPLINP, SAC, STEVE, Agent
+from lit_mbrl.algorithms import MPPVE, PETS, POPLINA, POPLINP, SAC, STEVE, SVG1, Agent
 from lit_mbrl.errors import ConfigurationError
-from lit_mbrl.planning import ARC, RandomShooting, lookahead, require_lookahead
+from lit_mbrl.planning import (
+    ARC,
+    Planner,
+    Problem,
+    RandomShooting,
+    Solution,
+    Start,
+    lookahead,
+    require_lookahead,
+)
 
 
 def actor_critic(plan_length: int) -> Any:
@@ -31,6 +41,63 @@ def test_a_planner_on_top_searches_by_the_algorithms_own_value(plan_length: int)
         with torch.no_grad():
             value = agent.critic(START[b].expand(len(grid), -1), grid).amin(0)
         assert float(found[b]) == pytest.approx(float(grid[value.argmax(), 0]), abs=0.1)
+
+
+class Asked(Planner):
+    """Keeps what it is asked."""
+
+    def __call__(self, problem: Problem, state: Tensor, start: Start | None = None) -> Solution:
+        self.problem = problem
+        plan = state.new_zeros(len(state), self.horizon, problem.action_size)
+        return Solution(plan, plan[:, 0, 0], plan, Start(plan, plan[:, None][:, :0]))
+
+
+def svg1() -> Any:
+    torch.manual_seed(0)
+    sizes: dict[str, Any] = {"hidden_sizes": [8], "dynamics_hidden_sizes": [8]}
+    return SVG1(4, 1, "never", gamma=0.9, dynamics_weight_decay=[0.0, 0.0], **sizes)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("agent", "horizon", "tail"),
+    [(actor_critic(1), 3, 1), (actor_critic(2), 4, 2), (svg1(), 2, 0)],
+    ids=["MBPO's Q", "MPPVE's plan value", "SVG(1)'s V"],
+)
+def test_plans_are_worth_what_a_naive_loop_says(agent: Any, horizon: int, tail: int) -> None:
+    """sum_{t < H - k} gamma^t r_t + gamma^{H - k} value, mean over the elites, without noise."""
+    agent.dynamics.termination = lambda s, a, f: f[..., 1].abs() > 0.17
+    for bound in (agent.dynamics.min_log_var, agent.dynamics.max_log_var):
+        bound.fill_(-60.0)
+    planner = Asked(horizon, 2)
+    require_lookahead("planner", agent, planner)
+    lookahead(agent, planner, 2)(START, torch.arange(2), torch.tensor([True, True]))
+    plans = torch.rand(2, 8, horizon, 1) * 2 - 1
+    expected, endings = torch.zeros(2, 8), []
+    for b in range(2):
+        for n, plan in enumerate(plans[b]):
+            for elite in agent.dynamics.elites:
+                state, total = START[b], 0.0
+                ended = False
+                for t, action in enumerate(plan[: horizon - tail]):
+                    inputs = torch.cat([state, action]).view(1, 1, -1)
+                    mean = agent.dynamics(inputs, elite.view(1))[0].flatten()
+                    before, state = state, state + mean[:-1]
+                    total += agent.gamma**t * float(mean[-1])
+                    if ended := bool(agent.dynamics.termination(before, action, state)):
+                        break
+                if not ended:
+                    rest = plan[horizon - tail :].unsqueeze(0)
+                    value = (
+                        agent.critic(state.unsqueeze(0), rest).amin()
+                        if tail
+                        else agent.value(state.unsqueeze(0))
+                    )
+                    total += agent.gamma ** (horizon - tail) * float(value)
+                expected[b, n] += total / len(agent.dynamics.elites)
+                endings.append(ended)
+    assert 0 < sum(endings) < len(endings)
+    torch.testing.assert_close(planner.problem.score(START, plans), expected)
 
 
 def test_a_planner_on_top_of_the_actor_can_be_the_actor() -> None:

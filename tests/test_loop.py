@@ -30,8 +30,6 @@ def falls(observation: Tensor, action: Tensor, following: Tensor) -> Tensor:
 class Linear(nn.Module):
     """A deterministic stand-in for the dynamics: s' = F s + G a, with a quadratic reward."""
 
-    elites = torch.arange(1)
-
     def __init__(self, ends: bool = False):
         super().__init__()
         self.f, self.g = torch.eye(S) + 0.1 * torch.randn(S, S), 0.5 * torch.randn(S, A)

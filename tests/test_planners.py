@@ -234,15 +234,18 @@ def test_arc_with_a_peaked_prior_returns_the_actors_plan() -> None:
     torch.testing.assert_close(solution.sample, actors.squeeze(1))
 
 
-def test_arc_with_an_infinite_temperature_returns_the_priors_mean() -> None:
-    """beta of the actor's plans, and the rest of the last step's."""
+@pytest.mark.parametrize("kept", [False, True])
+def test_arc_with_an_infinite_temperature_returns_the_priors_mean(kept: bool) -> None:
+    """beta of the actor's plans, and the rest of the last step's; five times over if kept."""
     torch.manual_seed(0)
     actors, last = torch.full((3, 1, 4, 1), 0.5), torch.full((3, 4, 1), -0.2)
     problem = Problem(negative_cost, 1, lambda s, n, h: actors.expand(-1, n, -1, -1))
     start = Start(last, last[:, None][:, :0])
-    planner = ARC(horizon=4, candidates=20_000, actor_share=0.3, temperature=1e9, prior_std=0.2)
+    arguments: dict[str, Any] = {"actor_share": 0.3, "temperature": 1e9, "prior_std": 0.2}
+    planner = ARC(4, 20_000, iterations=5, keep_actor_plans=kept, **arguments)
     solution = planner(problem, STATES, start)
-    prior = 0.3 * 0.5 + 0.7 * -0.2
+    of_the_last = 0.7**5 if kept else 0.7
+    prior = (1 - of_the_last) * 0.5 + of_the_last * -0.2
     torch.testing.assert_close(solution.action, torch.full((3, 4, 1), prior), atol=0.01, rtol=0)
 
 

@@ -27,8 +27,6 @@ SMALL: dict[str, Any] = {
 class Linear(nn.Module):
     """A deterministic stand-in for the dynamics, whose episodes may end."""
 
-    elites = torch.arange(1)
-
     def __init__(self) -> None:
         super().__init__()
         self.g = torch.randn(A, S)

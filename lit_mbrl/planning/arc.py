@@ -23,7 +23,9 @@ Departures from the paper:
     count to the N candidates, where that code adds them.
   - In the paper they are among the first candidates alone (p_prior is the first distribution); in
     the published code they are among those of each iteration, so that the search cannot leave them
-    behind where they score well (`keep_actor_plans`).
+    behind where they score well (`keep_actor_plans`). Then each iteration moves the mean by beta
+    towards the actor's plans, whatever the scores: of n iterations with an infinite eta the last
+    step's plan keeps (1 - beta)^n of the mean, and not 1 - beta as in the prior.
 """
 
 import torch
@@ -53,7 +55,8 @@ class ARC(Planner):
         actor_share: beta, the actor's share of the first candidates, rounded, but at least one of
             them where it is above 0 and not all where it is below 1; 1 is for policies learned from
             fixed data.
-        temperature: eta, in units of the score; the larger, the nearer the plan is to the prior.
+        temperature: eta, in units of the score; the larger, the less the scores move the plan from
+            the prior.
         prior_std: sigma of the noise around the last step's plan. The bounds let no more than 0.5
             take effect, and the less the nearer they are, see `truncated_normal`.
         momentum: Share of the old variance that is kept at each iteration; 0 is Eq. 8.

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from lit_mbrl.dynamics import Dynamics
 from lit_mbrl.errors import require
-from lit_mbrl.networks import Actor, Critic, DeterministicActor
+from lit_mbrl.networks import Actor, Critic, DeterministicActor, Value
 from lit_mbrl.planning.behaviour import PlanningBehaviour
 from lit_mbrl.planning.planner import Planner, Problem
 from lit_mbrl.planning.scoring import ImaginedReturn, TerminalValue, policy_plans
@@ -22,15 +22,27 @@ def require_lookahead(option: str, agent: Any, planner: Planner) -> None:
     parts = {
         "dynamics": (Dynamics,),
         "actor": (Actor, DeterministicActor),
-        "critic": (Critic,),
-        "gamma": (float,),
+        "gamma": (float, int),
     }
     complete = all(isinstance(getattr(agent, name, None), kinds) for name, kinds in parts.items())
+    terminal = terminal_value(agent)
     name, given = type(agent).__name__, type(planner).__name__
-    require(complete, option, given, f"none for {name}, which lacks a model, an actor or critics")
-    length = agent.critic.plan_shape[0]
-    allowed = f"a horizon of at least {length}, the actions that {name}'s values are of"
-    require(planner.horizon >= length, option, f"{given} with horizon {planner.horizon}", allowed)
+    allowed = f"none for {name}, which lacks a model, an actor or values"
+    require(complete and terminal is not None, option, given, allowed)
+    assert terminal is not None
+    allowed = f"a horizon of at least {terminal.tail}, the actions that {name}'s values are of"
+    given = f"{given} with horizon {planner.horizon}"
+    require(planner.horizon >= terminal.tail, option, given, allowed)
+
+
+def terminal_value(agent: Any) -> TerminalValue | None:
+    """What an algorithm says that the end of a plan is worth: by its critics, or else by its V."""
+    critic, value = getattr(agent, "critic", None), getattr(agent, "value", None)
+    if isinstance(critic, Critic):
+        return TerminalValue(lambda state, plan: critic(state, plan).amin(0), critic.plan_shape[0])
+    if isinstance(value, Value):
+        return TerminalValue(lambda state, plan: value(state), 0)
+    return None
 
 
 def lookahead(agent: Any, planner: Planner, copies: int) -> PlanningBehaviour:
@@ -38,19 +50,14 @@ def lookahead(agent: Any, planner: Planner, copies: int) -> PlanningBehaviour:
 
     A plan of H actions is worth what the model says of the first H - k, and from there the smallest
     critic's value of the last k: Q(s_{H-1}, a_{H-1}) where values are of single actions, Q(s, plan)
-    in MPPVE. Each elite takes one particle through the horizon (TS-infinity). The actor's plans are
-    what ARC's prior proposes.
+    in MPPVE, and V(s_H), with k = 0, where there are no critics. Each elite takes one particle
+    through the horizon (TS-infinity). The actor's plans are what ARC's prior proposes.
 
     Args:
-        agent: An algorithm with `dynamics`, `actor`, `critic` and `gamma`.
+        agent: An algorithm with `dynamics`, `actor`, `gamma`, and `critic` or `value`.
         planner: Its horizon is H.
         copies: Of the task.
     """
-    tail, action_size = agent.critic.plan_shape
-
-    def value(observation: Tensor, plan: Tensor) -> Tensor:
-        smallest: Tensor = agent.critic(observation, plan).amin(0)
-        return smallest
 
     def propose(state: Tensor, plans: int, horizon: int) -> Tensor:
         return policy_plans(agent.actor.mode, agent.dynamics.step, state, plans, horizon)
@@ -60,7 +67,7 @@ def lookahead(agent: Any, planner: Planner, copies: int) -> PlanningBehaviour:
         "ts_infinity",
         particles=len(agent.dynamics.elites),
         gamma=agent.gamma,
-        terminal=TerminalValue(value, tail),
+        terminal=terminal_value(agent),
     )
-    problem = Problem(score, action_size, propose)
+    problem = Problem(score, agent.hparams["action_size"], propose)
     return PlanningBehaviour(lambda state, start: planner(problem, state, start), copies)

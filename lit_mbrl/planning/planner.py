@@ -156,8 +156,11 @@ def softmax_weights(score: Tensor, temperature: float) -> Tensor:
 
 
 def moments(candidates: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and variance [B, H, A] of candidates [B, N, H, A] by weights [B, N] that sum to 1."""
-    mean = torch.einsum("bn,bnha->bha", weight, candidates)
+    """Mean and variance [B, H, A] of candidates [B, N, H, A] by weights [B, N] that sum to 1.
+
+    Weights do so to rounding: a mean of candidates on a bound is kept from lying beyond it.
+    """
+    mean = torch.einsum("bn,bnha->bha", weight, candidates).clamp(-1, 1)
     deviation = (candidates - mean.unsqueeze(1)).square()
     return mean, torch.einsum("bn,bnha->bha", weight, deviation)
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from copy import copy
 from functools import partial
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, Protocol, get_args
 
 import torch
 from torch import Tensor
@@ -34,6 +34,18 @@ Advance = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tenso
 """`ImaginedReturn._advance` with a step of the model."""
 
 
+class Model(Protocol):
+    """What can be planned with: anything that makes a step of rows."""
+
+    def step(self, observation: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Next observation [B, S], reward [B] and whether the episode ends there [B].
+
+        Args:
+            observation: s [B, S].
+            action: a [B, A].
+        """
+
+
 class TerminalValue(NamedTuple):
     """What comes after the steps that are imagined.
 
@@ -54,7 +66,7 @@ class ImaginedReturn:
     not finite counts as -1e9.
 
     Args:
-        dynamics: The model.
+        dynamics: The model; one that is no ensemble has nothing but `ts1`, its own step.
         sampling: See `Sampling`.
         particles: P, a multiple of the elites in `ts_infinity`, 1 in `mean`.
         gamma: Discount of one step; PETS has none.
@@ -65,7 +77,7 @@ class ImaginedReturn:
 
     def __init__(
         self,
-        dynamics: Dynamics,
+        dynamics: Model,
         sampling: Sampling = "ts_infinity",
         particles: int = 20,
         gamma: float = 1.0,
@@ -75,7 +87,9 @@ class ImaginedReturn:
     ):
         choices = get_args(Sampling)
         require(sampling in choices, "model.sampling", sampling, ", ".join(choices))
-        elites = len(dynamics.elites)
+        possible = isinstance(dynamics, Dynamics) or sampling == "ts1"
+        require(possible, "model.sampling", sampling, "ts1 for a model that is no ensemble")
+        elites = len(dynamics.elites) if isinstance(dynamics, Dynamics) else 1
         allowed = {
             "ts1": (particles >= 1, "an integer of at least 1"),
             "ts_infinity": (
@@ -163,7 +177,7 @@ class ImaginedReturn:
         It is another function for each call, whose networks what is compiled of it finds in it.
         """
         dynamics = self.dynamics
-        if self.sampling == "ts1":
+        if self.sampling == "ts1" or not isinstance(dynamics, Dynamics):
             return dynamics.step
         if self.sampling == "mean":
             return dynamics.expected_step
