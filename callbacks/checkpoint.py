@@ -173,11 +173,20 @@ class EnvStepCheckpoint(Checkpoint):
             raise Interrupted(signum, env_steps(trainer), saved)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Store the best checkpoint with the run, if asked for, and save the last step."""
+        """Store the best checkpoint with the run, if asked for, and save the last step.
+
+        Lightning may have stopped the run before: by `trainer.max_time`, or a callback of the user.
+
+        Raises:
+            DivergenceError: As `on_train_batch_end`.
+        """
         best, logger = Path(self.folder or "", "best.ckpt"), run_logger_of(trainer)
         if self.upload and logger is not None and best.exists():
             logger.log_file(best)
-        if self._generators is not None:
+        stopped = env_steps(trainer) < last_step(trainer)
+        if self.every and stopped:
+            require_finite(pl_module)
+        if self._generators is not None or (self.every and stopped):
             self._save(trainer, "last.ckpt")
 
     def on_exception(

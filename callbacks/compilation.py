@@ -13,8 +13,8 @@ from .trainer import env_steps
 class Compilation(Callback):
     """Gradient steps, fits and the collector's plans run compiled from an environment step on.
 
-    See `Compiler`. Plans are PETS's and LOOP's. On a GPU all of it, and the collector's actions,
-    are CUDA graphs from then on.
+    See `Compiler`. Plans are PETS's and LOOP's. On a GPU what algorithms hand out by
+    `Compiler.capture`, and the collector's actions, are CUDA graphs from then on.
 
     Compiling takes some ten seconds for each kind of them, the first time on a machine; a
     short run does not get them back. The step at which it begins is the same for a run that goes on

@@ -4,7 +4,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from threading import Thread
+from threading import TIMEOUT_MAX, Thread
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -54,7 +54,8 @@ class Evaluation(Callback):
         value_bias: Log the bias of the critics' values too, see `lit_mbrl.value_bias`, from 1,000
             more steps of the behaviour policy in each copy; it is not logged where every state is
             too near to a time limit.
-        planner: Evaluate with this on top of the policy, see `lit_mbrl.planning.lookahead`.
+        planner: Evaluate with this on top of the policy, see `lit_mbrl.planning.lookahead`; which
+            checkpoint is the best goes by these returns then.
     """
 
     def __init__(
@@ -68,7 +69,9 @@ class Evaluation(Callback):
     ):
         require(every >= 1, "evaluation.every", every, "an integer of at least 1")
         require(episodes >= 1, "evaluation.episodes", episodes, "an integer of at least 1")
-        require(time_limit > 0, "evaluation.time_limit", time_limit, "a number of seconds > 0")
+        longest = f"a number of seconds in (0, {TIMEOUT_MAX:g}]"
+        usable = 0 < time_limit <= TIMEOUT_MAX
+        require(usable, "evaluation.time_limit", time_limit, longest)
         self.every, self.episodes, self.seed = every, episodes, seed
         self.time_limit, self.value_bias, self.planner = time_limit, value_bias, planner
         self.history: list[Evaluated] = []

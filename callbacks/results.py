@@ -14,7 +14,7 @@ from lit_mbrl import MKL_KERNELS
 from lit_mbrl.errors import require, writing
 
 from .evaluation import Evaluated, evaluations, latest
-from .trainer import data_of
+from .trainer import data_of, env_steps, last_step
 
 
 class Results(Callback):
@@ -76,9 +76,9 @@ class Results(Callback):
             csv.writer(file).writerow(_row(evaluated))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say that the run was not cut short."""
+        """Say that the run is over, if it was not stopped before its last step."""
         if self.folder is not None:
-            self._describe(trainer, finished=True)
+            self._describe(trainer, finished=env_steps(trainer) == last_step(trainer))
 
     def _path(self, trainer: Trainer, suffix: str) -> Path:
         assert self.folder is not None

@@ -68,7 +68,16 @@ def check(
         finite = all(math.isfinite(number) for number in numbers if isinstance(number, float))
         require(finite, f"model.{name}", value, "finite numbers")
     check_functions(agent.hparams, data.env_id)
+    longest = min(data.warmup_steps, data.max_episode_steps or data.warmup_steps)
+    allowed = f"at most {longest}, the steps of an episode or of the warm-up"
+    require(agent.plan_length <= longest, "model.plan_length", agent.plan_length, allowed)
     learns_model = hasattr(agent, "dynamics")
+    require(
+        not learns_model or data.warmup_steps >= 2,
+        "data.warmup_steps",
+        data.warmup_steps,
+        "at least 2, one to fit the model to and one that is held out",
+    )
     require(
         learns_model or retraining.every == 0,
         "retraining.every",

@@ -61,8 +61,9 @@ class Compiler:
     """Calls functions: compiled ones, once it is enabled.
 
     A function is compiled when it is first called, for the shapes and numbers of that call; once
-    more for others. Where compiling fails it runs without, after one line that says so. What is
-    compiled draws the random numbers that it would draw otherwise, and agrees to rounding.
+    more for others. Where compiling fails it runs without, after one line that says so; where there
+    is no C++ compiler, all of a process's functions do after one line. What is compiled draws the
+    random numbers that it would draw otherwise, and agrees to rounding.
 
     What a function reads besides its inputs must be modules, and numbers that never change. Inputs
     are tensors, TensorDicts, tuples and modules, of few different shapes, and a few numbers.
@@ -184,6 +185,8 @@ def _place(name: str, key: Any, inputs: tuple[Any, ...]) -> Place:
 
 
 class _Compiled:
+    impossible = False  # whether one has found that there is no compiler
+
     def __init__(self, name: str, function: Callable[..., Any]):
         # Of C++ these are threads of this process, each of which waits for a compiler.
         inductor.compile_threads = torch.get_num_threads()
@@ -201,18 +204,33 @@ class _Compiled:
         return self._ready(*inputs)
 
     def _first(self, *inputs: Any) -> Any:
+        if _Compiled.impossible:
+            self._ready = self._function
+            return self._function(*inputs)
         began = time.monotonic()
         try:
             _replace_products()
             found = self._compiled(*inputs)
         except Exception as error:  # torch's compilers have no common class of errors
-            message = f"{self._name} could not be compiled and runs without: {first_line(error)}"
-            print(message, file=sys.stderr, flush=True)
+            _Compiled.impossible = _lacks_compiler(error)
+            what = f"{self._name} could not be compiled and runs without"
+            if _Compiled.impossible:
+                what = "nothing can be compiled here, and all runs without"
+            print(f"{what}: {first_line(error)}", file=sys.stderr, flush=True)
             self._ready = self._function
             return self._function(*inputs)
         print(f"compiled {self._name} in {time.monotonic() - began:.1f} s", flush=True)
         self._ready = self._compiled
         return found
+
+
+def _lacks_compiler(error: BaseException | None) -> bool:
+    """Whether an error is, or came of, torch's for a missing C++ compiler."""
+    from torch._inductor.exc import InvalidCxxCompiler  # takes a second to import
+
+    while error is not None and not isinstance(error, InvalidCxxCompiler):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _replace_products() -> None:

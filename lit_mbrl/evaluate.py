@@ -17,8 +17,8 @@ from lit_mbrl.trained import load
 from lit_mbrl.video import Film, filmed
 
 DESCRIPTION = """Run deterministic episodes of a checkpoint's policy and print the mean, standard
-deviation, smallest and largest of their returns and lengths. With the run's own seed, task and
-number of episodes they are those of its evaluation."""
+deviation, smallest and largest of their returns and lengths. With the run's own seed, task, planner
+and number of episodes they are those of its evaluation."""
 
 
 def main(arguments: list[str] | None = None) -> int:

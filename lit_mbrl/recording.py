@@ -11,6 +11,7 @@ import yaml
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.cli import SaveConfigCallback
 
+import lit_mbrl.callbacks
 from lit_mbrl.callbacks import Results
 from lit_mbrl.callbacks.trainer import callback_of, run_logger_of
 
@@ -51,7 +52,8 @@ class RecordConfiguration(SaveConfigCallback):
 def current_commit() -> str:
     """The commit of the checkout that runs, with `-dirty` if it was changed; else `unknown`.
 
-    A changed file under results/ is no change: runs write there.
+    A changed file under results/ is no change: runs write there. Callbacks of another folder are
+    one: Python finds lit_mbrl in the working directory, and callbacks/ where it is installed.
     """
 
     def git(*arguments: str) -> str:
@@ -64,6 +66,8 @@ def current_commit() -> str:
         # Installed elsewhere, the package may lie in a repository that is not its own.
         git("ls-files", "--error-unmatch", Path(__file__).name)
         changed = git("diff", "--name-only", "HEAD", "--", ":/", ":(top,exclude)results")
-        return git("rev-parse", "HEAD") + ("-dirty" if changed else "")
+        top = Path(git("rev-parse", "--show-toplevel"))
+        whole = Path(lit_mbrl.callbacks.__file__).is_relative_to(top)
+        return git("rev-parse", "HEAD") + ("-dirty" if changed or not whole else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"

@@ -108,6 +108,13 @@ def test_mppve_is_configured_as_in_its_paper(task: str) -> None:
     assert cli.datamodule.updates_per_step == 20
 
 
+def test_the_vanilla_form_takes_a_task_too() -> None:
+    vanilla, task = (str(CONF / name) for name in ("mppve_vanilla.yaml", "mppve/hopper.yaml"))
+    cli = build(["--config", vanilla, "--config", task, "--model.target_entropy", "null"])
+    assert cli.datamodule.env_id == "Hopper-v5"
+    assert cli.model.target_entropy is None and cli.model.temperature() == 0
+
+
 @pytest.mark.parametrize("task", TABLE_2)
 def test_s2vg_is_configured_as_in_its_paper(task: str) -> None:
     overlay = ["--config", str(CONF / "s2vg" / f"{task}.yaml")] if task else []

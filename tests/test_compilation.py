@@ -1,6 +1,8 @@
 """Compiled gradient steps against those that are not."""
 
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +14,7 @@ from torch._inductor import config as inductor
 
 from lit_mbrl.algorithms import MBPO, MPPVE, SAC, Agent
 from lit_mbrl.allocator import forget_earlier_runs
-from lit_mbrl.compilation import Compiler, gradient, set_gradients
+from lit_mbrl.compilation import Compiler, _Compiled, gradient, set_gradients
 from lit_mbrl.dynamics import Dynamics, fit
 
 S, A, B = 4, 2, 12
@@ -176,17 +178,43 @@ def test_modules_precisions_and_numbers_that_change_are_told_apart() -> None:
                 assert loss.item() == pytest.approx((expected * module.weight).sum().item())
 
 
-def test_without_a_compiler_one_line_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_compiler_one_line_says_so(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One for all functions, each of which would fail after a while."""
+    monkeypatch.setattr(_Compiled, "impossible", False)  # and false again after the test
     module, compiler = Quadratic(), Compiler()
     compiler.enabled = True
     x = torch.randn(7, 2)
     parameters = list(module.parameters())
     with inductor.patch({"cpp.cxx": ("no-such-compiler",), "force_disable_caches": True}):
-        for _ in range(2):
-            found = compiler.gradient("q", module.loss, parameters, x, 2)
+        for name in ("q", "q", "another"):
+            found = compiler.gradient(name, module.loss, parameters, x, 2)
             torch.testing.assert_close(found, gradient(module.loss, parameters, x, 2))
-    ours = "q could not be compiled and runs without: "
-    assert capsys.readouterr().err.count(ours) == 1
+    told = capsys.readouterr().err
+    assert told.count("nothing can be compiled here, and all runs without: ") == 1
+    assert "could not be compiled" not in told
+
+
+def test_what_cannot_be_compiled_alone_runs_alone_without(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    module, compiler = Quadratic(), Compiler()
+    compiler.enabled = True
+    x, parameters = torch.randn(7, 2), list(module.parameters())
+
+    def uncompilable(x: Tensor) -> Tensor:
+        with suppress(OSError):
+            Path("nothing here").stat()
+        return module.loss(x, 2)
+
+    for _ in range(2):
+        found = compiler.gradient("odd", uncompilable, parameters, x)
+        torch.testing.assert_close(found, gradient(module.loss, parameters, x, 2))
+        compiler.gradient("q", module.loss, parameters, x, 2)
+    told = capsys.readouterr()
+    assert told.err.count("odd could not be compiled and runs without: ") == 1
+    assert told.out.count("compiled q in") == 1
 
 
 def test_a_transposed_gradient_steps_the_weights_that_it_is_of() -> None:

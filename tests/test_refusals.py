@@ -114,6 +114,22 @@ REFUSED = {
         [*MPPVE, "--model.max_return", "100", "--model.gamma", "1"],
         ("model.max_return: 100.0", "null where model.gamma is 1"),
     ),
+    "a plan that no episode holds": (
+        [*MPPVE, "--model.plan_length", "1001"],
+        ("model.plan_length: 1001", "at most 1000"),
+    ),
+    "a plan that the warm-up does not hold": (
+        [*MPPVE, "--data.warmup_steps", "300", "--model.plan_length", "301"],
+        ("model.plan_length: 301", "at most 300"),
+    ),
+    "nothing to hold out of a fit": (
+        ["--config", str(CONF / "mbpo.yaml"), "--data.batch_size", "1", "--data.warmup_steps", "1"],
+        ("data.warmup_steps: 1", "at least 2"),
+    ),
+    "an evaluation without end": (
+        [*MPPVE, "--evaluation.time_limit", ".inf"],
+        ("evaluation.time_limit: inf", "a number of seconds in (0, "),
+    ),
     "a class misspelt": (["--model", "MPBO"], ("model: 'MPBO'", "did you mean MBPO?")),
     "an option of a class misspelt": (
         [*MPPVE, "--model.hiden_sizes", "[8]"],

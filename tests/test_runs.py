@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import lit_mbrl.callbacks
 import pytest
 import torch
 import yaml
@@ -15,6 +16,7 @@ from tiny import CONF, TINY, TINY_MODEL, Run, execute, learned, mean_entropy, op
 from lit_mbrl.checkpoints import RUN
 from lit_mbrl.errors import ConfigurationError
 from lit_mbrl.fit import main
+from lit_mbrl.recording import current_commit
 
 PHASES = {"collect", "update", "fit", "imagine", "evaluate", "diagnose", "checkpoint"}
 METRICS = {
@@ -216,3 +218,13 @@ def test_another_seed_gives_another_run(mppve: Run, tmp_path: Path) -> None:
     assert other.metrics["critic/loss"] != mppve.metrics["critic/loss"]
     assert other.metrics["train/episode_return"] != mppve.metrics["train/episode_return"]
     assert (tmp_path / "seed1.csv").exists()
+
+
+def test_callbacks_of_another_checkout_are_said(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Run from a second checkout, Python would find them where lit_mbrl is installed."""
+    if current_commit() == "unknown":
+        pytest.skip("no checkout")
+    monkeypatch.setattr(lit_mbrl.callbacks, "__file__", str(tmp_path / "__init__.py"))
+    assert current_commit().endswith("-dirty")

@@ -9,7 +9,8 @@ Algorithm 2, as this collection's roles share it out:
 As in the published code, and not in the pseudo-code: the rollouts are made right after each fit
 and not at every step, a share of each batch (5%) is real, and the policy update is SAC's. Unlike
 there, the rollout length follows its schedule step by step and not epoch by epoch (it grows up to
-750 steps earlier), and D_env has each step at once and not when its episode ends.
+750 steps earlier), D_env has each step at once and not when its episode ends, and fits to fewer
+than 5,000 transitions last longer (`PATIENT_UPDATES` in lit_mbrl/dynamics/fitting.py).
 """
 
 from collections.abc import Sequence

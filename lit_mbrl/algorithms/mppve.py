@@ -11,7 +11,8 @@ The soft form (App. C) is the default and the form of the paper's runs; a fixed 
 leaves the entropy out and gives the vanilla form (Eq. 11-18), see conf/mppve_vanilla.yaml.
 
 Where the paper is silent or its published code differs, the published code made the paper's
-numbers and is followed:
+numbers and is followed (but for fits to fewer than 5,000 transitions, see `PATIENT_UPDATES` in
+lit_mbrl/dynamics/fitting.py):
   - Rollouts are made after each fit and not at every step (l.6-8); a share of each batch, 5%, is
     real (l.10: from D_env and D_model); alpha is learned, of which App. C has no rule.
   - Imagined windows begin with k - 1 real steps, so that a rollout of one step yields windows.

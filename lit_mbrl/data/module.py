@@ -150,7 +150,7 @@ class ReplayData(LightningDataModule):
             self._refill(self._restored)
             self._restored = None
         branches = len(self.replay.full_starts())
-        if not len(self.replay.starts()) or (self.imagined_rows and not branches):
+        if not len(self.replay.starts()) or (hasattr(agent, "imagine") and not branches):
             raise ConfigurationError(
                 f"model.plan_length: {agent.plan_length} was given; allowed: at most the length of "
                 f"the longest episode in the {self.warmup_steps} warm-up steps"
