@@ -12,7 +12,7 @@ heaviest shape, a large product, a large copy. The fraction is the time that the
 would take at the product's ceiling over the time that they took.
 """
 
-import lit_mbrl  # isort: skip  # noqa: F401  # before torch, see lit_mbrl.mkl
+import lit_mbrl  # isort: skip  # before torch, see lit_mbrl.mkl
 
 import argparse
 import json
@@ -41,6 +41,7 @@ from lit_mbrl.compilation import Compiler
 from lit_mbrl.dynamics import FitReport, fit
 from lit_mbrl.fit import build, prepare_process
 from lit_mbrl.objectives import Plan
+from lit_mbrl.products import bmm
 from lit_mbrl.recording import current_commit
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -83,7 +84,10 @@ def product_rate(first: tuple[int, ...], second: tuple[int, ...], device: Any, d
     """Floating-point operations a second of one matrix product."""
     a, b = (torch.randn(shape, device=device).to(dtype) for shape in (first, second))
     operations = 2 * a.numel() * second[-1]
-    return operations / seconds(lambda: a @ b, 0.3)
+    if a.ndim < 3:
+        return operations / seconds(lambda: a @ b, 0.3)
+    out = a.new_empty(*first[:-1], second[-1])
+    return operations / seconds(lambda: bmm(a, b, out=out), 0.3)
 
 
 class Phases(Callback):
@@ -93,7 +97,7 @@ class Phases(Callback):
         self.least = least
         self.rows: dict[str, dict[str, Any]] = {}
         self.machine: dict[str, Any] = {}
-        self.device = torch.device("cpu")
+        self.device, self.dtype = torch.device("cpu"), torch.float32
         self.compilers: list[Compiler] = []
 
     def on_train_batch_end(
@@ -103,6 +107,8 @@ class Phases(Callback):
         if agent.env_steps != AT_STEP:
             return
         self.device = agent.device
+        bf16 = trainer.precision == "bf16-mixed"
+        self.dtype = torch.bfloat16 if bf16 else torch.float32  # of the heaviest products
         self.machine = machine(self.device)
         data = data_of(trainer)
         autocast = trainer.precision_plugin.forward_context
@@ -218,7 +224,7 @@ class Phases(Callback):
         }
         if traffic.products:
             (first, second), _ = traffic.products.most_common(1)[0]
-            ceiling = product_rate(first, second, self.device, torch.float32)
+            ceiling = product_rate(first, second, self.device, self.dtype)
             row["product"] = f"{list(first)} x {list(second)}"
             row["ceiling_gigaflops"] = ceiling / 1e9
             row["fraction"] = operations / taken / ceiling
@@ -273,6 +279,7 @@ def machine(device: torch.device) -> dict[str, Any]:
         "processor": platform.processor() or platform.machine(),
         **({"gpu": torch.cuda.get_device_name(device)} if on_gpu else {}),
         "threads": torch.get_num_threads(),
+        **({"mkl": lit_mbrl.MKL_KERNELS} if lit_mbrl.MKL_KERNELS else {}),
         "torch": torch.__version__,
         "commit": current_commit(),
         "large_product_gigaflops": rates,
