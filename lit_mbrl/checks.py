@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from pytorch_lightning import Trainer
+from pytorch_lightning.callbacks import Timer
 
 from lit_mbrl.callbacks import Compilation, Diagnosis, Evaluation, Retraining
 from lit_mbrl.data import ReplayData
@@ -51,6 +52,9 @@ def check(
         clipping,
         "null: algorithms take their gradient steps themselves, and those that clip have an option",
     )
+    timers = [each for each in trainer.callbacks if isinstance(each, Timer)]  # type: ignore[attr-defined]
+    allowed = "null: `timeout 1h python -m lit_mbrl.fit ...` ends a run so that it can go on"
+    require(not timers, "trainer.max_time", "a time", allowed)
     batches = trainer.accumulate_grad_batches
     require(batches == 1, "trainer.accumulate_grad_batches", batches, "1")
     limit = trainer.limit_train_batches
@@ -68,9 +72,6 @@ def check(
         finite = all(math.isfinite(number) for number in numbers if isinstance(number, float))
         require(finite, f"model.{name}", value, "finite numbers")
     check_functions(agent.hparams, data.env_id)
-    longest = min(data.warmup_steps, data.max_episode_steps or data.warmup_steps)
-    allowed = f"at most {longest}, the steps of an episode or of the warm-up"
-    require(agent.plan_length <= longest, "model.plan_length", agent.plan_length, allowed)
     learns_model = hasattr(agent, "dynamics")
     require(
         not learns_model or data.warmup_steps >= 2,
@@ -104,6 +105,13 @@ def check(
         "data.real_ratio",
         data.hparams["real_ratio"],
         "1 without a model that is retrained (retraining.every > 0) and imagines",
+    )
+    longest = min(data.warmup_steps, data.max_episode_steps or data.warmup_steps)
+    require(
+        not imagines or retraining.rollouts == 0 or agent.plan_length <= longest,
+        "model.plan_length",
+        agent.plan_length,
+        f"at most {longest}, the steps of an episode or of the warm-up, where rollouts begin",
     )
     require(
         retraining.rollouts > 0 or data.imagined_rows == 0,

@@ -61,8 +61,8 @@ class Compiler:
     """Calls functions: compiled ones, once it is enabled.
 
     A function is compiled when it is first called, for the shapes and numbers of that call; once
-    more for others. Where compiling fails it runs without, after one line that says so; where there
-    is no C++ compiler, all of a process's functions do after one line. What is compiled draws the
+    more for others. Where compiling fails it runs without, after one line that says so; where that
+    is for want of a C++ compiler, nothing else in the process is tried. What is compiled draws the
     random numbers that it would draw otherwise, and agrees to rounding.
 
     What a function reads besides its inputs must be modules, and numbers that never change. Inputs

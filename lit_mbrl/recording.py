@@ -67,7 +67,7 @@ def current_commit() -> str:
         git("ls-files", "--error-unmatch", Path(__file__).name)
         changed = git("diff", "--name-only", "HEAD", "--", ":/", ":(top,exclude)results")
         top = Path(git("rev-parse", "--show-toplevel"))
-        whole = Path(lit_mbrl.callbacks.__file__).is_relative_to(top)
+        whole = Path(lit_mbrl.callbacks.__file__).resolve().is_relative_to(top)
         return git("rev-parse", "HEAD") + ("-dirty" if changed or not whole else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"

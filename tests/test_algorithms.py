@@ -1,6 +1,7 @@
 """Every algorithm and every configuration, found by themselves."""
 
 import inspect
+import math
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,14 @@ def test_mppve_is_configured_as_in_its_paper(task: str) -> None:
     scaled = target_entropy - np.log((actions.high - actions.low) / 2).sum()  # to [-1, 1]
     assert cli.model.hparams["target_entropy"] == pytest.approx(scaled, abs=5e-4)
     assert cli.datamodule.updates_per_step == 20
+
+
+def test_humanoids_entropy_is_of_actions_scaled_too() -> None:
+    """The published -8 is of 17 numbers in [-0.4, 0.4]."""
+    files = [str(CONF / name) for name in ("mppve.yaml", "mppve/humanoid.yaml")]
+    cli = build(["--config", files[0], "--config", files[1]])
+    expected = -8 - 17 * math.log(0.4)
+    assert cli.model.hparams["target_entropy"] == pytest.approx(expected, abs=5e-3)
 
 
 def test_the_vanilla_form_takes_a_task_too() -> None:

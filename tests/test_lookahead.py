@@ -7,7 +7,7 @@ import torch
 from planning_problems import PENDULUM, START, pets
 from torch import Tensor
 
-from lit_mbrl.algorithms import MPPVE, PETS, POPLINA, POPLINP, SAC, STEVE, SVG1, Agent
+from lit_mbrl.algorithms import MPPVE, PETS, POPLINA, POPLINP, SAC, STEVE, SVG1, Agent, SVGInfinity
 from lit_mbrl.errors import ConfigurationError
 from lit_mbrl.planning import (
     ARC,
@@ -128,10 +128,11 @@ def test_a_planner_that_asks_for_a_policy_is_refused_where_there_is_none(algorit
     ("agent", "horizon", "words"),
     [
         (SAC(4, 1), 3, "none for SAC"),
+        (SVGInfinity(4, 1, "never"), 3, "none for SVGInfinity"),
         (pets(), 3, "none for PETS"),
         (actor_critic(3), 2, "a horizon of at least 3"),
     ],
-    ids=["SAC", "PETS", "MPPVE"],
+    ids=["SAC", "SVG(infinity)", "PETS", "MPPVE"],
 )
 def test_what_cannot_look_ahead_is_refused(agent: Agent, horizon: int, words: str) -> None:
     with pytest.raises(ConfigurationError, match=words):

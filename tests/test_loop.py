@@ -119,7 +119,7 @@ def test_lookahead_to_the_optimal_value_takes_the_optimal_action() -> None:
     state = 0.2 * torch.randn(B, S)
     for horizon in (1, 3):
         planner = CEM(horizon, candidates=400, elites=40, iterations=8)
-        score = ImaginedReturn(model, "ts1", 1, gamma, terminal=terminal)  # type: ignore[arg-type]
+        score = ImaginedReturn(model, "ts1", 1, gamma, terminal=terminal)
         found = planner(Problem(score, A), state).action[:, 0]
         assert torch.allclose(found, -(state.double() @ gain.T).float(), atol=0.02)
 

@@ -14,6 +14,7 @@ from torch._dynamo import config as dynamo
 from lit_mbrl.compilation import Compiler
 from lit_mbrl.dynamics import Dynamics, FrozenNetworks
 from lit_mbrl.envs.termination import inverted_pendulum
+from lit_mbrl.errors import ConfigurationError
 from lit_mbrl.planning import CEM, ICEM, MPPI, ImaginedReturn, Problem, TerminalValue, policy_plans
 
 
@@ -113,6 +114,19 @@ def test_particles_that_change_networks_take_every_path(plans: Tensor) -> None:
         gap = (returns[b, n].unsqueeze(-1) - known).abs()
         assert gap.amin(-1).max() < 1e-5
         assert set(gap.argmin(-1).tolist()) == set(range(8))
+
+
+def test_a_model_that_is_no_ensemble_has_nothing_but_its_own_step() -> None:
+    class Still:
+        def step(self, observation: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            return observation, action[:, 0], action[:, 0] > 2
+
+    plans = torch.rand(2, 3, 4, 1)
+    found = ImaginedReturn(Still(), "ts1", particles=2)(START, plans)
+    torch.testing.assert_close(found, plans.sum((2, 3)))
+    for sampling in ("ts_infinity", "mean", "elite"):
+        with pytest.raises(ConfigurationError, match=r"ts1 for a model that is no ensemble"):
+            ImaginedReturn(Still(), sampling, particles=1)  # type: ignore[arg-type]
 
 
 def unended_return(dynamics: Dynamics, path: Any, state: Tensor, plan: Tensor) -> float:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lit_mbrl.planning import ARC, CEM, ICEM, MPPI, Planner, Problem, RandomShooting, Start
 from lit_mbrl.planning.icem import coloured_noise
-from lit_mbrl.planning.planner import shifted, truncated_normal
+from lit_mbrl.planning.planner import moments, shifted, truncated_normal
 
 
 def riccati_cost(state: Tensor, horizon: int) -> Tensor:
@@ -223,6 +223,12 @@ def test_a_truncated_normal_is_cut_off_at_two_deviations_and_the_bounds() -> Non
     assert float(plans[0].std()) == pytest.approx(0.880 * 0.3, rel=0.01)
     assert float(plans[1].min()) >= 0.8 and float(plans[1].max()) <= 1
     assert (plans[2] == 1).all()
+
+
+def test_a_mean_of_candidates_on_a_bound_is_on_it() -> None:
+    """Weights sum to 1 but for rounding."""
+    mean, _ = moments(torch.ones(1, 3, 2, 1), torch.full((1, 3), (1 + 1e-6) / 3))
+    assert (mean == 1).all()
 
 
 def test_arc_with_a_peaked_prior_returns_the_actors_plan() -> None:

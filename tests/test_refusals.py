@@ -114,6 +114,10 @@ REFUSED = {
         [*MPPVE, "--model.max_return", "100", "--model.gamma", "1"],
         ("model.max_return: 100.0", "null where model.gamma is 1"),
     ),
+    "a time after which Lightning would stop": (
+        [*MPPVE, "--trainer.max_time", "00:01:00:00"],
+        ("trainer.max_time:", "timeout 1h python -m lit_mbrl.fit"),
+    ),
     "a plan that no episode holds": (
         [*MPPVE, "--model.plan_length", "1001"],
         ("model.plan_length: 1001", "at most 1000"),

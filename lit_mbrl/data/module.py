@@ -22,7 +22,7 @@ from lit_mbrl.behaviour import Behaviour
 from lit_mbrl.data.replay import EnvironmentReplay, ImaginedReplay
 from lit_mbrl.devices import send
 from lit_mbrl.envs import Resumable, make_gym_env, termination_path
-from lit_mbrl.errors import ConfigurationError, require
+from lit_mbrl.errors import require
 
 
 class ReplayData(LightningDataModule):
@@ -149,13 +149,26 @@ class ReplayData(LightningDataModule):
         else:
             self._refill(self._restored)
             self._restored = None
-        branches = len(self.replay.full_starts())
-        if not len(self.replay.starts()) or (hasattr(agent, "imagine") and not branches):
-            raise ConfigurationError(
-                f"model.plan_length: {agent.plan_length} was given; allowed: at most the length of "
-                f"the longest episode in the {self.warmup_steps} warm-up steps"
-            )
+        self.require_windows(self.replay.starts())
+        if self.imagined_rows:
+            self.require_windows(self.replay.full_starts())
         return ReplayLoader(self.steps_per_epoch, lambda: self._step(frames))
+
+    def require_windows(self, starts: Tensor) -> None:
+        """Check that some of D_env's steps begin what is to be drawn.
+
+        Args:
+            starts: `EnvironmentReplay.starts` or, to imagine from, `full_starts`.
+
+        Raises:
+            ConfigurationError: If no episode was long enough.
+        """
+        require(
+            len(starts) > 0,
+            "model.plan_length",
+            self.replay.plan_length,
+            f"at most the length of the longest episode in the {self.warmup_steps} warm-up steps",
+        )
 
     def snapshot(self) -> dict[str, Any]:
         """The buffers, the task in mid-episode and the counts, as plain values and tensors."""

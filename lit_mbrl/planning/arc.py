@@ -23,9 +23,10 @@ Departures from the paper:
     count to the N candidates, where that code adds them.
   - In the paper they are among the first candidates alone (p_prior is the first distribution); in
     the published code they are among those of each iteration, so that the search cannot leave them
-    behind where they score well (`keep_actor_plans`). Then each iteration moves the mean by beta
-    towards the actor's plans, whatever the scores: of n iterations with an infinite eta the last
-    step's plan keeps (1 - beta)^n of the mean, and not 1 - beta as in the prior.
+    behind where they score well (`keep_actor_plans`). Then, as far as scores weigh little against
+    eta, each iteration moves the mean by beta towards the actor's plans: of n iterations with an
+    infinite eta the last step's plan keeps (1 - beta)^n of the mean, and not 1 - beta as in the
+    prior.
 """
 
 import torch
