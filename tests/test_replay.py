@@ -153,17 +153,33 @@ def test_segments_have_no_end_before_their_last_step(k: int) -> None:
 
 
 def test_sampling_is_uniform() -> None:
-    """Chi-square over the 100 window starts of a wrapped ring, five deviations wide."""
+    """Over the 100 window starts of a wrapped ring."""
     torch.manual_seed(0)
     replay = EnvironmentReplay(100, 1)
     for i in range(170):
         observation = torch.full((S,), float(i))
         replay.add(Step(observation, torch.zeros(A), 0.0, observation, False, False).frame())
-    drawn = replay.sample_windows(50_000)["observation"][:, 0].long() - 70
-    counts = torch.bincount(drawn, minlength=100)
-    assert counts.shape == (100,)
-    statistic = ((counts - 500.0).square() / 500.0).sum().item()
-    assert abs(statistic - 99) < 5 * (2 * 99) ** 0.5
+    assert_uniform(replay.sample_windows(50_000)["observation"][:, 0].long() - 70, 100)
+
+
+@pytest.mark.parametrize(("added", "kept"), [(60, 60), (170, 100)])
+def test_sampling_of_imagined_windows_is_uniform(added: int, kept: int) -> None:
+    """Over a buffer that is not full, and one that has wrapped and grown since."""
+    torch.manual_seed(0)
+    replay = ImaginedReplay()
+    replay.resize(90)
+    replay.extend(rows(0, added - 30))
+    replay.resize(100)
+    replay.extend(rows(added - 30, added))
+    assert_uniform(replay.sample(50_000)["observation"].long() - (added - kept), kept)
+
+
+def assert_uniform(drawn: torch.Tensor, values: int) -> None:
+    """Chi-square of numbers below `values`, five deviations wide."""
+    counts, expected = torch.bincount(drawn, minlength=values), len(drawn) / values
+    assert counts.shape == (values,)
+    statistic = ((counts - expected).square() / expected).sum().item()
+    assert abs(statistic - (values - 1)) < 5 * (2 * (values - 1)) ** 0.5
 
 
 def test_what_was_complete_before_is_not_drawn_but_kept() -> None:
