@@ -21,7 +21,7 @@ class Compilation(Callback):
     from a checkpoint, which so repeats the run that was not cut.
 
     Args:
-        after: Environment step after which it begins; null never compiles.
+        after: Environment step after which it begins, 0 with the first fit; null never compiles.
     """
 
     def __init__(self, after: int | None = None):
@@ -46,7 +46,7 @@ class Compilation(Callback):
         self._enable(trainer, pl_module)
 
     def _enable(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.after is not None and env_steps(trainer) > self.after:
+        if self.after is not None and (self.after == 0 or env_steps(trainer) > self.after):
             for module in pl_module.modules():
                 if isinstance(compiler := getattr(module, "compiler", None), Compiler):
                     compiler.enabled = True

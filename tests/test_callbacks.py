@@ -9,10 +9,13 @@ import torch
 from lit_mbrl.callbacks import EnvStepCheckpoint, Evaluation, Retraining, RolloutLength
 from pytorch_lightning import Callback, Trainer
 from tensordict import TensorDict
+from tiny import CONF, TINY, TINY_MODEL, options
 
-from lit_mbrl.algorithms import MPPVE
+from lit_mbrl.algorithms import MBPO, MPPVE
+from lit_mbrl.compilation import Compiler
 from lit_mbrl.data import ReplayData
 from lit_mbrl.envs import make_gym_env
+from lit_mbrl.fit import build
 
 
 @pytest.mark.parametrize(
@@ -30,6 +33,38 @@ def test_rollout_length_is_the_thresholded_linear_function(
 ) -> None:
     rollout_length = RolloutLength(*schedule)
     assert {t: rollout_length.at(t) for t in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("after", "expected"),
+    [(0, [True] * 3), (1, [False, False, True]), ("null", [False] * 3)],
+)
+def test_compiling_begins_with_the_first_fit_or_after_a_step(
+    after: int | str, expected: list[bool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As seen at the first fit and at two steps."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        Compiler, "_call", lambda self, name, key, function, given: function(*given)
+    )
+    seen = []
+
+    class Watched(MBPO):
+        def fit_dynamics(self, transitions: Any) -> Any:
+            seen.append(self.dynamics.compiler.enabled)
+            return super().fit_dynamics(transitions)
+
+        def training_step(self, batch: Any, batch_idx: int) -> None:
+            seen.append(self.compiler.enabled)
+            super().training_step(batch, batch_idx)
+
+    changed = {"compilation.after": after, "data.steps_per_epoch": 2, "trainer.logger": "false"}
+    given = options({**TINY, **TINY_MODEL, **changed})
+    cli = build(["--config", str(CONF / "mbpo.yaml"), *given])
+    written = {key: value for key, value in cli.model.hparams.items() if key[0] != "_"}
+    agent = Watched(**written)
+    cli.trainer.fit(agent, cli.datamodule)
+    assert seen == expected
 
 
 class Diary(Callback):
