@@ -142,6 +142,15 @@ def test_plans_are_counted_and_timed(tmp_path: Path) -> None:
     assert row["plans_per_second"] > 0 and row["fraction"] > 0
 
 
+def test_plans_are_set_beside_torchrls(tmp_path: Path) -> None:
+    words = "--horizons 2 --candidates 10 20 --least 0.01 --rounds 1"
+    rows = table(run("against_torchrl.py", tmp_path, *words.split()))
+    assert [row[:2] for row in rows] == [["2", "10"], ["2", "20"]]
+    for row in rows:
+        ours, theirs, ratio = map(float, row[2:])
+        assert ours > 0 and ratio == pytest.approx(theirs / ours, rel=0.1)
+
+
 def test_the_parts_of_watching_a_run_are_told_apart(tmp_path: Path) -> None:
     values = {**TINY, **TINY_MODEL, "diagnosis.every": 20, "diagnosis.transitions": 400}
     words = ["--config", str(CONF / "mppve.yaml"), *options(values)]
