@@ -4,8 +4,8 @@
 
 One network of PETS's size for HalfCheetah, one particle, five iterations, a tenth of the candidates
 as elites, one start. TorchRL's planner asks an environment for its rollouts, so the network is put
-into one; both draw s' from its Gaussian. TorchRL's returns an action, ours a plan and where the next
-search starts.
+into one; both draw s' from its Gaussian. TorchRL's returns an action, ours a plan and the start of
+the next search.
 """
 
 import lit_mbrl  # isort: skip  # noqa: F401  # before torch, see lit_mbrl.mkl
