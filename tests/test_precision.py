@@ -5,11 +5,13 @@ from typing import Any
 import pytest
 import torch
 from pytorch_lightning import Trainer
+from tensordict import TensorDict
 from torch import Tensor, nn
 
-from lit_mbrl.algorithms import SAC
-from lit_mbrl.dynamics import Dynamics
+from lit_mbrl.algorithms import MPPVE, SAC
+from lit_mbrl.dynamics import Dynamics, fitting
 from lit_mbrl.networks import Actor, Critic
+from lit_mbrl.objectives import soft_target
 from lit_mbrl.precision import advice
 
 
@@ -55,6 +57,30 @@ def test_hidden_products_are_bfloat16_and_outputs_float32(name: str) -> None:
         assert 1e-4 < error < 0.05, "bfloat16 has eight bits"
         # Outputs rounded to bfloat16 would be their own roundings.
         assert (low != low.bfloat16().float()).float().mean() > 0.9
+
+
+def test_targets_log_probabilities_and_losses_are_float32() -> None:
+    """And no roundings of bfloat16 numbers."""
+    torch.manual_seed(0)
+    sizes: dict[str, Any] = {"hidden_sizes": [64] * 3, "dynamics_hidden_sizes": [64] * 3}
+    agent = MPPVE(11, 3, "never", 2, dynamics_weight_decay=[0.0] * 4, **sizes)
+    state, following = torch.randn(2, 64, 11)
+    ends = {"observation": following, "terminated": torch.rand(64) < 0.2}
+    given = {"observation": state, "action": torch.rand(64, 2, 3), "reward": torch.randn(64, 2)}
+    windows = TensorDict({**given, "next": ends}, batch_size=[64])
+    inputs, targets = torch.randn(7, 64, 14), torch.randn(7, 64, 12)
+    with autocast():
+        plan = agent.sample_plan(following)
+        target = soft_target(windows, plan, agent.target_critic, agent.temperature(), agent.gamma)
+        losses = [
+            *agent.critic_loss(windows, plan),
+            agent.actor_loss(state)[0],
+            agent.temperature.loss(plan.log_prob, -6.0),
+            fitting.loss(agent.dynamics, inputs, targets),
+        ]
+    for values in (plan.log_prob, target):
+        assert (values != values.bfloat16().float()).float().mean() > 0.9
+    assert {tensor.dtype for tensor in (*plan, target, *losses)} == {torch.float32}
 
 
 @pytest.mark.parametrize("name", NETWORKS)
