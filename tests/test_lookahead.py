@@ -7,7 +7,18 @@ import torch
 from planning_problems import PENDULUM, START, pets
 from torch import Tensor
 
-from lit_mbrl.algorithms import MPPVE, PETS, POPLINA, POPLINP, SAC, STEVE, SVG1, Agent, SVGInfinity
+from lit_mbrl.algorithms import (
+    MPPVE,
+    PETS,
+    POPLINA,
+    POPLINP,
+    S2VG,
+    SAC,
+    STEVE,
+    SVG1,
+    Agent,
+    SVGInfinity,
+)
 from lit_mbrl.errors import ConfigurationError
 from lit_mbrl.planning import (
     ARC,
@@ -100,6 +111,27 @@ def test_plans_are_worth_what_a_naive_loop_says(agent: Any, horizon: int, tail: 
     torch.testing.assert_close(planner.problem.score(START, plans), expected)
 
 
+@torch.no_grad()
+def test_a_model_that_is_no_ensemble_is_looked_ahead_through_by_its_own_step() -> None:
+    """S2VG's, whose deviations are taken away: five particles that are all the same."""
+    torch.manual_seed(0)
+    agent: Any = S2VG(4, 1, PENDULUM, hidden_sizes=[8], model_hidden_sizes=[8], gamma=0.9)
+    agent.predict = lambda s, a: (s + 0.1 * a, s.sum(-1) + a[:, 0])
+    planner = Asked(3, 2)
+    require_lookahead("planner", agent, planner)
+    lookahead(agent, planner, 1)(START[:1], torch.arange(1), torch.tensor([True]))
+    plans = torch.rand(1, 6, 3, 1) * 0.2
+    expected = []
+    for plan in plans[0]:
+        state, total = START[:1], 0.0
+        for t, action in enumerate(plan[:2]):
+            total += 0.9**t * float(state.sum() + action)
+            state = state + 0.1 * action
+        total += 0.9**2 * float(agent.critic(state, plan[2:].unsqueeze(0)).amin())
+        expected.append(total)
+    torch.testing.assert_close(planner.problem.score(START[:1], plans)[0], torch.tensor(expected))
+
+
 def test_a_planner_on_top_of_the_actor_can_be_the_actor() -> None:
     agent = actor_critic(1)
     behaviour = lookahead(agent, ARC(3, 20, actor_share=1.0, iterations=1), copies=2)
@@ -129,10 +161,11 @@ def test_a_planner_that_asks_for_a_policy_is_refused_where_there_is_none(algorit
     [
         (SAC(4, 1), 3, "none for SAC"),
         (SVGInfinity(4, 1, "never"), 3, "none for SVGInfinity"),
+        (S2VG(4, 1, "learned"), 3, "none for S2VG"),
         (pets(), 3, "none for PETS"),
         (actor_critic(3), 2, "a horizon of at least 3"),
     ],
-    ids=["SAC", "SVG(infinity)", "PETS", "MPPVE"],
+    ids=["SAC", "SVG(infinity)", "S2VG with no termination", "PETS", "MPPVE"],
 )
 def test_what_cannot_look_ahead_is_refused(agent: Agent, horizon: int, words: str) -> None:
     with pytest.raises(ConfigurationError, match=words):

@@ -94,7 +94,7 @@ class S2VG(Agent):
         if horizon > 1:
             allowed = "'never' or the dotted path of a function where model.horizon is above 1"
             require(termination != LEARNED, "data.termination", termination, allowed)
-            self.termination = resolve_termination(termination)
+        self.termination = None if termination == LEARNED else resolve_termination(termination)
         self.save_hyperparameters()
         require_valid(self.hparams)
         self.horizon, self.gamma, self.target_rate = horizon, gamma, target_rate
@@ -150,7 +150,8 @@ class S2VG(Agent):
         return following, self.reward.sample(inputs).squeeze(-1)
 
     def imagine_step(self, observation: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """`predict`, and whether the episode ends there [B]."""
+        """`predict`, and whether the episode ends there [B], where a function says so."""
+        assert self.termination is not None
         following, reward = self.predict(observation, action)
         return following, reward, self.termination(observation, action, following)
 

@@ -1,15 +1,68 @@
 """A planner on top of a trained actor-critic: lookahead with its own model and values."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from lit_mbrl.dynamics import Dynamics
 from lit_mbrl.errors import require
 from lit_mbrl.networks import Actor, Critic, DeterministicActor, Value
+from lit_mbrl.objectives.path import Step
 from lit_mbrl.planning.behaviour import PlanningBehaviour
 from lit_mbrl.planning.planner import Planner, Problem
-from lit_mbrl.planning.scoring import ImaginedReturn, TerminalValue, policy_plans
+from lit_mbrl.planning.scoring import (
+    ImaginedReturn,
+    Model,
+    Sampling,
+    TerminalValue,
+    policy_plans,
+)
+
+PARTICLES = 5
+"""Particles of a plan where the model is no ensemble, as many as others have elites."""
+
+
+class Lookahead(NamedTuple):
+    """What of an algorithm plans are scored by.
+
+    Attributes:
+        model: Its own.
+        sampling: How particles go through it.
+        particles: How many.
+        terminal: What its critics, or else its V, say that the end of a plan is worth.
+    """
+
+    model: Model
+    sampling: Sampling
+    particles: int
+    terminal: TerminalValue
+
+
+class OwnStep(NamedTuple):
+    """The model of an algorithm that has one step for it and no ensemble: S2VG."""
+
+    step: Step
+
+
+def parts_of(agent: Any) -> Lookahead | None:
+    """What plans on top of an algorithm are scored by; None if it lacks something."""
+    dynamics, critic, value = (
+        getattr(agent, name, None) for name in ("dynamics", "critic", "value")
+    )
+    known = isinstance(getattr(agent, "gamma", None), float | int)
+    if not known or not isinstance(getattr(agent, "actor", None), Actor | DeterministicActor):
+        return None
+    if isinstance(critic, Critic):
+        terminal = TerminalValue(lambda s, plan: critic(s, plan).amin(0), critic.plan_shape[0])
+    elif isinstance(value, Value):
+        terminal = TerminalValue(lambda s, plan: value(s), 0)
+    else:
+        return None
+    if isinstance(dynamics, Dynamics):
+        return Lookahead(dynamics, "ts_infinity", len(dynamics.elites), terminal)
+    if getattr(agent, "imagine_step", None) is not None and agent.termination is not None:
+        return Lookahead(OwnStep(agent.imagine_step), "ts1", PARTICLES, terminal)
+    return None
 
 
 def require_lookahead(option: str, agent: Any, planner: Planner) -> None:
@@ -19,30 +72,15 @@ def require_lookahead(option: str, agent: Any, planner: Planner) -> None:
         ConfigurationError: If the algorithm lacks what is needed, or plans are shorter than those
             that its critics value.
     """
-    parts = {
-        "dynamics": (Dynamics,),
-        "actor": (Actor, DeterministicActor),
-        "gamma": (float, int),
-    }
-    complete = all(isinstance(getattr(agent, name, None), kinds) for name, kinds in parts.items())
-    terminal = terminal_value(agent)
-    name, given = type(agent).__name__, type(planner).__name__
+    name, given, parts = type(agent).__name__, type(planner).__name__, parts_of(agent)
     allowed = f"none for {name}, which lacks a model, an actor or values"
-    require(complete and terminal is not None, option, given, allowed)
-    assert terminal is not None
-    allowed = f"a horizon of at least {terminal.tail}, the actions that {name}'s values are of"
+    require(parts is not None, option, given, allowed)
+    assert parts is not None
+    allowed = (
+        f"a horizon of at least {parts.terminal.tail}, the actions that {name}'s values are of"
+    )
     given = f"{given} with horizon {planner.horizon}"
-    require(planner.horizon >= terminal.tail, option, given, allowed)
-
-
-def terminal_value(agent: Any) -> TerminalValue | None:
-    """What an algorithm says that the end of a plan is worth: by its critics, or else by its V."""
-    critic, value = getattr(agent, "critic", None), getattr(agent, "value", None)
-    if isinstance(critic, Critic):
-        return TerminalValue(lambda state, plan: critic(state, plan).amin(0), critic.plan_shape[0])
-    if isinstance(value, Value):
-        return TerminalValue(lambda state, plan: value(state), 0)
-    return None
+    require(planner.horizon >= parts.terminal.tail, option, given, allowed)
 
 
 def lookahead(agent: Any, planner: Planner, copies: int) -> PlanningBehaviour:
@@ -54,20 +92,18 @@ def lookahead(agent: Any, planner: Planner, copies: int) -> PlanningBehaviour:
     through the horizon (TS-infinity). The actor's plans are what ARC's prior proposes.
 
     Args:
-        agent: An algorithm with `dynamics`, `actor`, `gamma`, and `critic` or `value`.
+        agent: An algorithm for which `require_lookahead` has nothing to say.
         planner: Its horizon is H.
         copies: Of the task.
     """
+    parts = parts_of(agent)
+    assert parts is not None
 
     def propose(state: Tensor, plans: int, horizon: int) -> Tensor:
-        return policy_plans(agent.actor.mode, agent.dynamics.step, state, plans, horizon)
+        return policy_plans(agent.actor.mode, parts.model.step, state, plans, horizon)
 
     score = ImaginedReturn(
-        agent.dynamics,
-        "ts_infinity",
-        particles=len(agent.dynamics.elites),
-        gamma=agent.gamma,
-        terminal=terminal_value(agent),
+        parts.model, parts.sampling, parts.particles, agent.gamma, terminal=parts.terminal
     )
     problem = Problem(score, agent.hparams["action_size"], propose)
     return PlanningBehaviour(lambda state, start: planner(problem, state, start), copies)
