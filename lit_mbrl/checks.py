@@ -8,6 +8,7 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import Timer
 
 from lit_mbrl.callbacks import Compilation, Diagnosis, Evaluation, Retraining
+from lit_mbrl.callbacks.trainer import callback_of
 from lit_mbrl.data import ReplayData
 from lit_mbrl.envs import LEARNED, resolve_reward, resolve_termination
 from lit_mbrl.errors import ConfigurationError, cause, require
@@ -52,9 +53,10 @@ def check(
         clipping,
         "null: algorithms take their gradient steps themselves, and those that clip have an option",
     )
-    timers = [each for each in trainer.callbacks if isinstance(each, Timer)]  # type: ignore[attr-defined]
+    timer = callback_of(trainer, Timer)  # Lightning's for `max_time`, or one that only watches
+    seconds = None if timer is None else timer.time_remaining()
     allowed = "null: `timeout 1h python -m lit_mbrl.fit ...` ends a run so that it can go on"
-    require(not timers, "trainer.max_time", "a time", allowed)
+    require(seconds is None, "trainer.max_time", f"{seconds} seconds", allowed)
     batches = trainer.accumulate_grad_batches
     require(batches == 1, "trainer.accumulate_grad_batches", batches, "1")
     limit = trainer.limit_train_batches

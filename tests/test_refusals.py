@@ -116,7 +116,7 @@ REFUSED = {
     ),
     "a time after which Lightning would stop": (
         [*MPPVE, "--trainer.max_time", "00:01:00:00"],
-        ("trainer.max_time:", "timeout 1h python -m lit_mbrl.fit"),
+        ("trainer.max_time: '3600.0 seconds'", "timeout 1h python -m lit_mbrl.fit"),
     ),
     "a plan that no episode holds": (
         [*MPPVE, "--model.plan_length", "1001"],

@@ -49,8 +49,9 @@ def parts_of(agent: Any) -> Lookahead | None:
     dynamics, critic, value = (
         getattr(agent, name, None) for name in ("dynamics", "critic", "value")
     )
-    known = isinstance(getattr(agent, "gamma", None), float | int)
-    if not known or not isinstance(getattr(agent, "actor", None), Actor | DeterministicActor):
+    discounts = isinstance(getattr(agent, "gamma", None), float | int)
+    acts = isinstance(getattr(agent, "actor", None), Actor | DeterministicActor)
+    if not (discounts and acts):
         return None
     if isinstance(critic, Critic):
         terminal = TerminalValue(lambda s, plan: critic(s, plan).amin(0), critic.plan_shape[0])
@@ -60,7 +61,7 @@ def parts_of(agent: Any) -> Lookahead | None:
         return None
     if isinstance(dynamics, Dynamics):
         return Lookahead(dynamics, "ts_infinity", len(dynamics.elites), terminal)
-    if getattr(agent, "imagine_step", None) is not None and agent.termination is not None:
+    if hasattr(agent, "imagine_step") and agent.termination is not None:
         return Lookahead(OwnStep(agent.imagine_step), "ts1", PARTICLES, terminal)
     return None
 
@@ -89,7 +90,8 @@ def lookahead(agent: Any, planner: Planner, copies: int) -> PlanningBehaviour:
     A plan of H actions is worth what the model says of the first H - k, and from there the smallest
     critic's value of the last k: Q(s_{H-1}, a_{H-1}) where values are of single actions, Q(s, plan)
     in MPPVE, and V(s_H), with k = 0, where there are no critics. Each elite takes one particle
-    through the horizon (TS-infinity). The actor's plans are what ARC's prior proposes.
+    through the horizon (TS-infinity), a model that is no ensemble `PARTICLES`. The actor's plans
+    are what ARC's prior proposes.
 
     Args:
         agent: An algorithm for which `require_lookahead` has nothing to say.
