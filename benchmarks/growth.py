@@ -112,13 +112,13 @@ def grown(replay: EnvironmentReplay, number: int) -> EnvironmentReplay:
     larger = EnvironmentReplay(number, replay.plan_length, replay.device)
     kept = replay.snapshot()
     steps = torch.arange(number) % replay.steps
-    rows = TensorDict(kept["rows"], batch_size=[replay.steps])[steps].to_dict()
     starts = {}
     for name in ("starts", "full_starts"):
         is_start = torch.zeros(replay.steps, dtype=torch.bool)
         is_start[kept[name]["values"]] = True
         starts[name] = {"values": is_start[steps].nonzero().squeeze(1), "first": 0, "skipped": 0}
-    larger.restore({"rows": rows, "steps": number, "pending": number, **starts})
+    grown = {"rows": kept["rows"][steps], "steps": number, "added": number, "pending": number}
+    larger.restore({**kept, **grown, **starts})
     return larger
 
 

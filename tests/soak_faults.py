@@ -132,10 +132,7 @@ class Soak:
 
 def stored_bytes(replay: Any) -> int:
     """The bytes of the rows that a replay buffer holds."""
-    if not len(replay):
-        return 0
-    row = replay._buffer.storage[:1]  # of D_env a TensorDict, of D_model one tensor
-    return len(replay) * (row.nbytes if isinstance(row, torch.Tensor) else row.bytes())
+    return replay.snapshot()["rows"].nbytes if len(replay) else 0
 
 
 def fill(disk: Path) -> None:

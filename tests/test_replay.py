@@ -1,13 +1,16 @@
 """D_env and D_model against naive loops over the same episodes."""
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
 from tensordict import TensorDict
 
 from lit_mbrl.data import EnvironmentReplay, ImaginedReplay
+from lit_mbrl.data.packing import Entry, unpack
 
 S, A = 3, 2
 
@@ -196,15 +199,26 @@ def test_what_was_complete_before_is_not_drawn_but_kept() -> None:
         assert len(buffer.transitions()) == 50
 
 
-def test_what_is_put_back_goes_on_where_it_was() -> None:
+def as_before(snapshot: dict[str, Any]) -> dict[str, Any]:
+    """The snapshot of D_env as checkpoints had it while each entry was a tensor of its own."""
+    before = {key: value for key, value in snapshot.items() if key not in ("layout", "added")}
+    layout = [Entry(*entry) for entry in snapshot["layout"]]
+    return before | {"rows": unpack(snapshot["rows"], layout).to_dict()}
+
+
+@pytest.mark.parametrize("saved", [30, 50])
+@pytest.mark.parametrize("version", [dict, as_before])
+def test_what_is_put_back_goes_on_where_it_was(
+    version: Callable[[dict[str, Any]], dict[str, Any]], saved: int
+) -> None:
     """Full buffers too, whose oldest entries are the next to make room."""
     replay, steps = EnvironmentReplay(37, 2), episodes(seed=1, steps=120)
-    for step in steps[:50]:
+    for step in steps[:saved]:
         replay.add(step.frame())
     other = EnvironmentReplay(37, 2)
-    other.restore(replay.snapshot())
+    other.restore(version(replay.snapshot()))
     for buffer in (replay, other):
-        for step in steps[50:60]:
+        for step in steps[saved:60]:
             buffer.add(step.frame())
     expected = naive_windows(steps[:60], 2, oldest=60 - 37)
     for buffer in (replay, other):

@@ -295,7 +295,7 @@ def test_a_task_that_cannot_be_saved_begins_a_new_episode(tmp_path: Path) -> Non
     assert any("Forgetful-v0 cannot go on in mid-episode" in line for line in second.lines)
     assert second.run_id == first.run_id
     replay = read(second.checkpoints / "last.ckpt")[RUN]["data"]["replay"]
-    counts = replay["rows"]["observation"][:, 0]
+    counts = replay["rows"][:, 0]  # the first of the observation's two numbers
     assert replay["steps"] == 200 + 77
     assert counts[:241].tolist() == [*range(240), 0]  # step 40 begins a new episode
     starts = replay["starts"]["values"]

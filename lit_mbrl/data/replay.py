@@ -5,9 +5,8 @@ from typing import Any
 import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
-from torchrl.data import LazyTensorStorage, ReplayBuffer
 
-from lit_mbrl.data.packing import Entry, layout_of, pack, unpack
+from lit_mbrl.data.packing import Entry, PackedReplay, layout_of, pack
 from lit_mbrl.data.windows import windows_from
 from lit_mbrl.devices import send
 
@@ -15,10 +14,10 @@ from lit_mbrl.devices import send
 class EnvironmentReplay:
     """D_env: real transitions in the order in which they happened, read as windows of k steps.
 
-    The storage is a TorchRL buffer of single transitions. A window is known by its first step; it
-    is listed once it is complete: k steps long, or ended by a termination. The steps before a
-    time limit that have fewer than k - 1 successors start no window. Reading windows is one indexed
-    read of k rows each, however large the buffer is.
+    The storage is a TorchRL buffer of single transitions, each a row of one tensor. A window is
+    known by its first step; it is listed once it is complete: k steps long, or ended by a
+    termination. The steps before a time limit that have fewer than k - 1 successors start no
+    window. Reading windows is one indexed read of k rows each, however large the buffer is.
 
     Args:
         capacity: Transitions kept; the oldest go first.
@@ -41,14 +40,18 @@ class EnvironmentReplay:
         self.device = device
         self.with_path = with_path
         self.recent = recent
-        self._buffer = ReplayBuffer(storage=LazyTensorStorage(capacity, device=device))
-        self.steps = 0  # transitions ever added: the index of the next one
+        self._kept = PackedReplay(capacity, device)
         self._pending = 0  # the oldest step whose window is not complete
         self._starts = _Starts(capacity)
         self._full_starts = _Starts(capacity)
 
     def __len__(self) -> int:
-        return min(self.steps, self.capacity)
+        return len(self._kept)
+
+    @property
+    def steps(self) -> int:
+        """Transitions ever added: the index of the next one."""
+        return self._kept.added
 
     def add(self, transition: TensorDictBase, log_prob: Tensor | None = None) -> None:
         """Append one transition [1] with the keys of TorchRL's collector.
@@ -73,11 +76,13 @@ class EnvironmentReplay:
             },
             batch_size=[1],
         )
-        row = send(row, self.device)
+        layout = layout_of(row)
+        packed = send(pack(row, layout), self.device)  # one copy to a GPU
         if log_prob is not None:
-            row["log_prob"] = log_prob
-        self._buffer.add(row[0])
-        step, self.steps = self.steps, self.steps + 1
+            packed = torch.cat([packed, log_prob.unsqueeze(1)], 1)
+            layout.append(Entry(("log_prob",), (), False))
+        step = self.steps
+        self._kept.extend(packed, layout)
         self._starts.drop_before(self.steps - self.capacity)
         self._full_starts.drop_before(self.steps - self.capacity)
         if step - self._pending + 1 == self.plan_length:
@@ -101,10 +106,8 @@ class EnvironmentReplay:
 
     def snapshot(self) -> dict[str, Any]:
         """All that is kept, as plain values and tensors."""
-        rows = self._buffer.storage[: len(self)].cpu().apply(_stored) if len(self) else None
         return {
-            "rows": None if rows is None else rows.to_dict(),
-            "capacity": self.capacity,
+            **self._kept.snapshot(),
             "steps": self.steps,
             "pending": self._pending,
             "starts": self._starts.snapshot(),
@@ -113,16 +116,16 @@ class EnvironmentReplay:
 
     def restore(self, snapshot: dict[str, Any]) -> None:
         """Put back what `snapshot` returned, into an empty buffer of the same capacity."""
-        self.steps, self._pending = snapshot["steps"], snapshot["pending"]
-        if len(self):
-            rows = TensorDict(snapshot["rows"], batch_size=[len(self)])
-            _refill(self._buffer, send(rows, self.device), self.steps % self.capacity)
+        if "layout" not in snapshot:
+            snapshot = _packed(snapshot)
+        self._kept.restore(snapshot)
+        self._pending = snapshot["pending"]
         self._starts.restore(snapshot["starts"])
         self._full_starts.restore(snapshot["full_starts"])
 
     def transitions(self) -> TensorDict:
         """All transitions [N] that are kept, oldest first."""
-        return self._rows(torch.arange(self.steps - len(self), self.steps))
+        return self._kept.rows(torch.arange(self.steps - len(self), self.steps))
 
     def starts(self) -> Tensor:
         """First steps of all complete windows, counted from the first transition ever added."""
@@ -151,10 +154,15 @@ class EnvironmentReplay:
         steps = starts.unsqueeze(-1) + torch.arange(self.plan_length)
         # A window that a termination cut short may reach beyond the newest step: what is read
         # there instead is masked.
-        return self._rows(steps.clamp(max=self.steps - 1))
+        return self._kept.rows(steps.clamp(max=self.steps - 1))
 
-    def _rows(self, steps: Tensor) -> TensorDict:
-        return self._buffer.storage[send(steps % self.capacity, self.device)]
+
+def _packed(snapshot: dict[str, Any]) -> dict[str, Any]:
+    """A snapshot of D_env as of a version that kept each entry as a tensor of its own."""
+    number = min(snapshot["steps"], snapshot["capacity"])
+    rows = TensorDict(snapshot["rows"], batch_size=[number])
+    layout = layout_of(rows)
+    return {**snapshot, "rows": pack(rows, layout), "layout": layout, "added": snapshot["steps"]}
 
 
 class _Starts:
@@ -205,78 +213,46 @@ class ImaginedReplay:
     def __init__(self, device: torch.device | str = "cpu"):
         self.device = device
         self.capacity = 0
-        self._added = 0  # windows put into the present buffer, so that the oldest is known
-        self._buffer: ReplayBuffer | None = None
-        self._layout: list[Entry] = []
+        self._kept: PackedReplay | None = None
 
     def __len__(self) -> int:
-        return min(self._added, self.capacity)
+        return 0 if self._kept is None else len(self._kept)
 
     def resize(self, capacity: int) -> None:
         """Change the capacity, keeping the newest windows that fit."""
         if capacity == self.capacity:
             return
-        kept = self._rows()[-capacity:] if len(self) else None
-        self.capacity, self._added = capacity, 0
-        self._buffer = ReplayBuffer(storage=LazyTensorStorage(capacity, device=self.device))
-        if kept is not None:
-            self._extend(kept)
+        before, self._kept = self._kept, PackedReplay(capacity, self.device)
+        self.capacity = capacity
+        if before is not None and len(before):
+            self._kept.extend(before.newest(capacity), before.layout)
 
     def extend(self, windows: TensorDict) -> None:
         """Append windows [N]; the oldest make room."""
         if len(windows):
             layout = layout_of(windows)
-            assert layout == self._layout or not len(self), "windows of another kind are kept"
-            self._layout = layout
-            self._extend(pack(windows[-self.capacity :], self._layout))
+            self._buffer.extend(pack(windows[-self.capacity :], layout), layout)
 
     def windows(self) -> TensorDict:
         """All windows that are kept, oldest first."""
-        return unpack(self._rows(), self._layout)
+        added = self._buffer.added
+        return self._buffer.rows(torch.arange(added - len(self), added))
 
     def sample(self, number: int) -> TensorDict:
         """`number` windows drawn uniformly with replacement."""
-        assert self._buffer is not None, "nothing was ever stored"
-        drawn = send(torch.randint(len(self), (number,)), self.device)
-        return unpack(self._buffer.storage[drawn], self._layout)
+        return self._buffer.rows(torch.randint(len(self), (number,)))
 
     def snapshot(self) -> dict[str, Any]:
         """All that is kept, as plain values and tensors."""
-        rows = _stored(self._buffer.storage[: len(self)]) if self._buffer and len(self) else None
-        layout = [tuple(entry) for entry in self._layout]
-        return {"rows": rows, "layout": layout, "capacity": self.capacity, "added": self._added}
+        return {"capacity": 0} if self._kept is None else self._kept.snapshot()
 
     def restore(self, snapshot: dict[str, Any]) -> None:
         """Put back what `snapshot` returned, into an empty buffer."""
-        self._layout = [Entry(*entry) for entry in snapshot["layout"]]
         if snapshot["capacity"]:
             self.resize(snapshot["capacity"])
-            self._added = snapshot["added"]
-            assert self._buffer is not None
-            if len(self):
-                rows = send(snapshot["rows"], self.device)
-                _refill(self._buffer, rows, self._added % self.capacity)
+            self._buffer.restore(snapshot)
 
-    def _rows(self) -> Tensor:
-        """The rows that are kept, oldest first."""
-        assert self._buffer is not None, "nothing was ever stored"
-        order = torch.arange(self._added - len(self), self._added) % self.capacity
-        rows: Tensor = self._buffer.storage[send(order, self.device)]
-        return rows
-
-    def _extend(self, rows: Tensor) -> None:
-        assert self._buffer is not None, "resize() gives the buffer its capacity"
-        self._buffer.extend(rows)
-        self._added += len(rows)
-
-
-def _stored(values: Tensor) -> Tensor:
-    """Values as they lie; on a CPU they are not copied."""
-    # By way of numpy, because a slice of torch's would be saved with all of its storage.
-    return torch.from_numpy(values.cpu().numpy())
-
-
-def _refill(buffer: ReplayBuffer, rows: TensorDict | Tensor, cursor: int) -> None:
-    """Lay the rows where they lay, and write the next one at `cursor`."""
-    buffer.extend(rows)
-    buffer.writer.load_state_dict({"_cursor": cursor})
+    @property
+    def _buffer(self) -> PackedReplay:
+        assert self._kept is not None, "resize() gives the buffer its capacity"
+        return self._kept
