@@ -10,7 +10,8 @@ fit that both have behind them to two fits later, with everything that belongs t
 compiles once in a run, half a minute, lies before. Both explore for 5,000 steps, as is published: a
 fit to fewer transitions lasts longer with ours than with theirs (`lit_mbrl/dynamics/fitting.py`).
 On a processor of AMD ours runs the kernels that MKL has for Intel's (`lit_mbrl.mkl`) and theirs
-what MKL takes by itself, as users have them.
+what MKL takes by itself, as users have them. With `--precision bf16-mixed` ours trains so, which
+mbrl-lib has no option for.
 """
 
 import argparse
@@ -31,6 +32,7 @@ FIRST, LAST = 250, 750
 """The steps after the first and up to the last are timed; mbrl-lib's first fit is at 250."""
 
 EXPLORATION = 5000
+PROGRAM = Path(__file__).absolute()
 REQUIRED = [
     ["mbrl==0.2.0", "gymnasium==0.26.3", "mujoco==2.3.7", "numpy<2"],
     # In its place: the one that it asks for does not start on Python 3.11.
@@ -38,7 +40,7 @@ REQUIRED = [
 ]
 
 
-def ours() -> float:
+def ours(precision: str) -> float:
     """Seconds that our MBPO takes from step `FIRST` to step `LAST`."""
     import lit_mbrl  # isort: skip  # noqa: F401  # before torch, see lit_mbrl.mkl
     from pytorch_lightning import Callback
@@ -54,6 +56,7 @@ def ours() -> float:
     options: dict[str, Any] = {
         "config": Path(__file__).parents[1] / "conf" / "mbpo.yaml",
         "trainer.max_epochs": 1,
+        "trainer.precision": precision,
         "data.steps_per_epoch": LAST,
         "data.warmup_steps": EXPLORATION,
         "data.real_ratio": 0.0,
@@ -80,8 +83,8 @@ def box(low: Any, high: Any, shape: Any) -> Any:
     return Box(*ends, shape=tuple(shape))
 
 
-def theirs() -> float:
-    """The same of mbrl-lib's, called in its own environment."""
+def theirs(precision: str) -> float:
+    """The same of mbrl-lib's, called in its own environment; always in float32."""
     import gymnasium
     import mbrl
     from mbrl.algorithms import mbpo
@@ -111,7 +114,7 @@ def theirs() -> float:
     return at[EXPLORATION + LAST] - at[EXPLORATION + FIRST]
 
 
-SIDES: dict[str, Callable[[], float]] = {"ours": ours, "theirs": theirs}
+SIDES: dict[str, Callable[[str], float]] = {"ours": ours, "theirs": theirs}
 
 
 def install(folder: Path) -> Path:
@@ -129,11 +132,11 @@ def install(folder: Path) -> Path:
     return python
 
 
-def seconds(python: Path, side: str) -> float:
+def seconds(python: Path, side: str, precision: str) -> float:
     """Time one side in a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run(
-            [str(python), str(Path(__file__).absolute()), "--side", side],
+            [str(python), str(PROGRAM), "--side", side, "--precision", precision],
             cwd=folder,
             stdout=subprocess.PIPE,
             text=True,
@@ -146,12 +149,14 @@ def main() -> int:
     """Alternate, print, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
     parser.add_argument("--rounds", type=int, default=3)
+    precisions = ("32-true", "bf16-mixed")
+    parser.add_argument("--precision", choices=precisions, default="32-true", help="of ours")
     parser.add_argument("--environment", type=Path, help="keep mbrl-lib's environment there")
     parser.add_argument("--json", type=Path, help="write what was found there")
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.side:
-        print(SIDES[given.side]())
+        print(SIDES[given.side](given.precision))
         return 0
     import lit_mbrl  # noqa: F401  # before torch, see lit_mbrl.mkl; not in mbrl-lib's environment
 
@@ -164,7 +169,9 @@ def main() -> int:
         }
         with chdir(folder):
             for number in range(given.rounds):
-                rates = {side: steps / seconds(python[side], side) for side in SIDES}
+                rates = {
+                    side: steps / seconds(python[side], side, given.precision) for side in SIDES
+                }
                 rounds.append({**rates, "ratio": rates["ours"] / rates["theirs"]})
                 print(
                     f"round {number + 1}: ours {rates['ours']:.2f}, mbrl-lib {rates['theirs']:.2f} "
@@ -177,7 +184,12 @@ def main() -> int:
         import torch
         from phases import machine
 
-        found = {"machine": machine(torch.device("cpu")), "rounds": rounds, "ratio": ratio}
+        found = {
+            "machine": machine(torch.device("cpu")),
+            "precision": given.precision,
+            "rounds": rounds,
+            "ratio": ratio,
+        }
         given.json.write_text(json.dumps(found, indent=1) + "\n")
     return 0
 

@@ -223,12 +223,13 @@ def run_episodes(
     else:
         behaviour = lookahead(agent, planner, len(envs))
     draws = np.random.default_rng([seed, 3])
-    begins = torch.ones(len(envs), dtype=torch.bool, device=agent.device)
+    device = agent.device if behaviour.device is None else behaviour.device
+    begins = torch.ones(len(envs), dtype=torch.bool, device=device)
     while running.size and not given_up():
         # A copy of torch's: products of two rows depend on alignment in the last bit.
-        batch = torch.tensor(observations[running], device=agent.device)
-        copies = torch.tensor(running, device=agent.device)
-        with own_randomness(int(draws.integers(2**32)), agent.device):
+        batch = torch.tensor(observations[running], device=device)
+        copies = torch.tensor(running, device=device)
+        with own_randomness(int(draws.integers(2**32)), device):
             actions = behaviour(batch, copies, begins[: running.size]).cpu().numpy()
         begins[:] = False
         ended = np.zeros(running.size, dtype=bool)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 
 
@@ -11,10 +12,13 @@ class Behaviour:
 
     Args:
         act: Actions [B, A] in [-1, 1] for observations [B, S].
+        device: Where it takes observations and leaves actions; the algorithm's if None.
     """
 
-    def __init__(self, act: Callable[[Tensor], Tensor]):
-        self.act = act
+    device: torch.device | None = None
+
+    def __init__(self, act: Callable[[Tensor], Tensor], device: torch.device | None = None):
+        self.act, self.device = act, device
 
     def __call__(self, observation: Tensor, copies: Tensor, begins: Tensor) -> Tensor:
         """Act once in some of the copies.

@@ -21,7 +21,7 @@ from lit_mbrl.checkpoints import RUN, read
 
 
 def overrides(algorithm: str) -> dict[str, Any]:
-    """Two epochs of 40 steps, saved every 7: in mid-epoch, and between two fits.
+    """Two epochs of 40 steps, saved every 14: in mid-epoch, and between two fits.
 
     MBPO's and PETS's begin to run compiled in the midst of the first.
     """
@@ -31,7 +31,7 @@ def overrides(algorithm: str) -> dict[str, Any]:
         **({"compilation.after": 20} if algorithm in ("MBPO", "PETS") else {}),
         **(TINY_PLANNER if algorithm == "PETS" else {}),
         "data.env_id": "Hopper-v5",
-        "checkpoint.every": 7,
+        "checkpoint.every": 14,
         "trainer.max_epochs": 2,
         "trainer.log_every_n_steps": 1,
         "results.folder": "results",

@@ -3,8 +3,9 @@
     python tests/step_on_device.py simulated
 
 or `cuda`, where there is one, or `cpu`, for which nothing waits; then names of configurations, all
-if none. Prints a line of JSON for each: what was waited for, on which devices the agent and D_env
-were, and a digest of the weights that were learned; or the error of the run.
+if none. Prints a line of JSON for each: what was waited for, how often evaluations waited (told of
+the simulated device alone), on which devices the agent and D_env were, and a digest of the weights
+that were learned; or the error of the run.
 """
 
 import lit_mbrl  # isort: skip  # noqa: F401  # before torch, see lit_mbrl.mkl
@@ -15,7 +16,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import chdir, contextmanager
+from contextlib import chdir, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -143,13 +144,15 @@ def run(name: str, device: str) -> dict[str, Any]:
     if name == "mppve":
         changed["retraining.fit_rows"] = 50
     watch = Watch(device)
-    cli = train(name, changed, watch)
+    with waits(device) if device == "simulated" else nullcontext([]) as all_waits:
+        cli = train(name, changed, watch)
     if name == "mppve":
         cli = train(name, {**changed, "trainer.max_epochs": 2, "ckpt_path": "last"})
         assert cli.ckpt_path is not None, "it has not gone on from what it had saved"
     weights = [value.detach().cpu().numpy().tobytes() for value in cli.model.state_dict().values()]
     return {
         "waits": watch.waits,
+        "evaluations_wait": sum("(evaluation.py, run_episodes)" in line for line in all_waits),
         "devices": sorted(watch.devices),
         "weights": hashlib.sha256(b"".join(weights)).hexdigest(),
     }

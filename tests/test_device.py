@@ -14,6 +14,8 @@ SCRIPT = Path(__file__).with_name("step_on_device.py")
 NAMES = sorted(path.stem for path in SCRIPT.parents[1].glob("conf/*.yaml"))
 RAGGED = {"mpdp", "s2vg", "sacmve", "sacmvempi"}
 """Leave rows out of a batch once they have ended, so that they ask the device how many are left."""
+PLAN = {"loop", "loop_cem", "loopsarsa", "pets", "pets_restricted", "poplina", "poplinp"}
+"""Are evaluated by planning, on the device."""
 DEVICES = ["simulated"] + ["cuda"] * torch.cuda.is_available()
 
 
@@ -50,6 +52,16 @@ def test_a_step_waits_for_the_device_once(
     first, *others = found[name]["waits"]
     assert "(module.py" in first
     assert bool(others) == (name in RAGGED)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_policy_is_evaluated_on_the_processor(
+    name: str, found: dict[str, dict[str, Any]], device: str
+) -> None:
+    """Where it has not to wait for a GPU at each step; what plans does so on the device."""
+    if device != "simulated":
+        pytest.skip("a GPU does not tell who waits for it")
+    assert bool(found[name]["evaluations_wait"]) == (name in PLAN), found[name]
 
 
 def test_what_is_learned_there_is_what_the_processor_learns(

@@ -185,6 +185,16 @@ def assert_uniform(drawn: torch.Tensor, values: int) -> None:
     assert abs(statistic - (values - 1)) < 5 * (2 * (values - 1)) ** 0.5
 
 
+def test_no_windows_have_their_shapes_too() -> None:
+    """What an algorithm is given that learns nothing between two fits."""
+    replay = EnvironmentReplay(100, 2)
+    for step in episodes(seed=0, steps=20):
+        replay.add(step.frame())
+    windows = replay.sample_windows(0)
+    assert windows["observation"].shape == (0, S)
+    assert windows["action"].shape == (0, 2, A)
+
+
 def test_what_was_complete_before_is_not_drawn_but_kept() -> None:
     replay, steps = EnvironmentReplay(1000, 1), episodes(seed=0, steps=50)
     for index, step in enumerate(steps):

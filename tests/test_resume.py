@@ -296,11 +296,11 @@ def test_a_task_that_cannot_be_saved_begins_a_new_episode(tmp_path: Path) -> Non
     assert second.run_id == first.run_id
     replay = read(second.checkpoints / "last.ckpt")[RUN]["data"]["replay"]
     counts = replay["rows"][:, 0]  # the first of the observation's two numbers
-    assert replay["steps"] == 200 + 77
+    assert replay["steps"] == 200 + 80
     assert counts[:241].tolist() == [*range(240), 0]  # step 40 begins a new episode
     starts = replay["starts"]["values"]
     # Windows of three steps: the last two steps before the cut begin none.
-    assert starts.tolist() == [*range(238), *range(240, 275)]
+    assert starts.tolist() == [*range(238), *range(240, 278)]
 
 
 @pytest.mark.parametrize("env_id", TASKS)

@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from functools import partial
 from typing import Any
 
@@ -21,7 +22,8 @@ from lit_mbrl.errors import require
 class Agent(LightningModule):
     """Base of the algorithms: a LightningModule with manual optimization.
 
-    An algorithm implements `named_optimizers`, `act` and `training_step`. One that learns a model
+    An algorithm implements `named_optimizers` and `training_step`, and has an `actor`, or
+    implements `act`. One that learns a model
     makes it, `dynamics`, and sets `fit_patience`; one that imagines data has besides `imagine`,
     which a callback calls, and imagines for `rollout_length` steps, which another one sets.
 
@@ -38,6 +40,7 @@ class Agent(LightningModule):
     learns_from_warmup = True  # whether batches may hold the random actions of the warm-up
     fixed_shapes = True  # whether each step's tensors are as large as the last one's: see Compiler
 
+    actor: Any
     dynamics: Dynamics
     fit_patience: int
 
@@ -53,9 +56,13 @@ class Agent(LightningModule):
     def named_optimizers(self) -> dict[str, Optimizer]:
         """The optimizers by name; their order is the order of their states in a checkpoint."""
 
-    @abstractmethod
     def act(self, observation: Tensor, deterministic: bool = False) -> Tensor:
-        """Actions [B, A] in [-1, 1] for observations [B, S]: to collect, or to evaluate."""
+        """Actions [B, A] in [-1, 1] for observations [B, S]: to collect, or to evaluate.
+
+        By default those of `actor`, a module with `act` of the same kind.
+        """
+        action: Tensor = self.actor.act(observation, deterministic)
+        return action
 
     def behaviour(
         self, copies: int, deterministic: bool = False, collects: bool = False
@@ -71,6 +78,10 @@ class Agent(LightningModule):
         """
         if collects:
             return Behaviour(partial(self.compiler.capture, "the policy", self.act))
+        if deterministic and self.device.type != "cpu" and type(self).act is Agent.act:
+            # So few observations a processor answers sooner than it can ask a GPU to.
+            actor = deepcopy(self.actor).cpu()
+            return Behaviour(partial(actor.act, deterministic=True), torch.device("cpu"))
         return Behaviour(partial(self.act, deterministic=deterministic))
 
     def fit_dynamics(self, transitions: TensorDict) -> FitReport:

@@ -80,9 +80,6 @@ class DDPG(Agent):
             **adam(self.learning_rate, actor=self.actor),
         }
 
-    def act(self, observation: Tensor, deterministic: bool = False) -> Tensor:
-        return self.actor.act(observation, deterministic)
-
     def training_step(self, batch: TensorDict, batch_idx: int) -> None:
         for transitions in batch.unbind(0):
             critic_loss, value = self.step("critic", self.critic_loss, transitions)  # 1.

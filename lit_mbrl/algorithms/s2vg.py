@@ -117,9 +117,6 @@ class S2VG(Agent):
             **adam(self.learning_rate, actor=self.actor),
         }
 
-    def act(self, observation: Tensor, deterministic: bool = False) -> Tensor:
-        return self.actor.act(observation, deterministic)
-
     def training_step(self, batch: TensorDict, batch_idx: int) -> None:
         for transitions in batch.unbind(0):  # 1.
             (transition_loss,) = self.step("transition", self.transition_loss, transitions)

@@ -61,9 +61,6 @@ class SoftActorCritic(Agent):
         learned = {"critic": self.critic, "actor": self.actor, "temperature": self.temperature}
         return {**dynamics, **adam(self.learning_rate, **learned)}
 
-    def act(self, observation: Tensor, deterministic: bool = False) -> Tensor:
-        return self.actor.act(observation, deterministic)
-
     def sample_plan(self, observation: Tensor) -> Plan:
         """Plans of one step, that is reparameterised actions, for observations [B, S]."""
         action, log_prob = self.actor.sample(observation)

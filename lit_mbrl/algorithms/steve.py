@@ -105,9 +105,6 @@ class STEVE(Agent):
             **adam(self.learning_rate, critic=self.critic, actor=self.actor),
         }
 
-    def act(self, observation: Tensor, deterministic: bool = False) -> Tensor:
-        return self.actor.act(observation, deterministic)
-
     def training_step(self, batch: TensorDict, batch_idx: int) -> None:
         for transitions in batch.unbind(0):
             target, weights = inverse_variance_mean(self.candidates(transitions))  # 1.-3.

@@ -112,9 +112,6 @@ class SVG1(Agent):
             **adam(self.learning_rate, value=self.value, actor=self.actor),
         }
 
-    def act(self, observation: Tensor, deterministic: bool = False) -> Tensor:
-        return self.actor.act(observation, deterministic)
-
     def log_prob(self, observation: Tensor, action: Tensor) -> Tensor:
         """log pi(a|s) [B] of actions [B, A] at observations [B, S], as the data module keeps it."""
         return self.actor.log_prob(observation, action)

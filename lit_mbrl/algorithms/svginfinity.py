@@ -118,9 +118,6 @@ class SVGInfinity(Agent):
             **adam(self.learning_rate, actor=self.actor),
         }
 
-    def act(self, observation: Tensor, deterministic: bool = False) -> Tensor:
-        return self.actor.act(observation, deterministic)
-
     def log_prob(self, observation: Tensor, action: Tensor) -> Tensor:
         """log pi(a|s) [...] of actions [..., A] at [..., S], as the data module keeps it."""
         return self.actor.log_prob(observation, action)

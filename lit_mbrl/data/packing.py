@@ -72,8 +72,12 @@ class PackedReplay:
         """
         assert layout == self.layout or not len(self), "rows of another kind are kept"
         self.layout = layout
-        self._buffer.extend(rows[-self.capacity :])
-        self.added += len(rows[-self.capacity :])
+        rows = rows[-self.capacity :]
+        if len(rows) == 1:  # by itself TorchRL stores one without asking a GPU for anything
+            self._buffer.add(rows[0])
+        else:
+            self._buffer.extend(rows)
+        self.added += len(rows)
 
     def rows(self, numbers: Tensor) -> TensorDict:
         """The rows [...] of the numbers [...], as a TensorDict.
@@ -91,7 +95,7 @@ class PackedReplay:
         places = send(numbers.flatten() % self.capacity, self.device)
         # By rows, which copies each as a whole; indexed, it takes two to three times as long.
         packed: Tensor = self._buffer.storage[:].index_select(0, places)
-        return packed.view(*numbers.shape, -1)
+        return packed.view(*numbers.shape, packed.shape[1])
 
     def snapshot(self) -> dict[str, Any]:
         """All that is kept, as plain values and tensors; on a CPU rows are not copied."""
