@@ -10,7 +10,8 @@ before and after each plan, because a machine may be slower at times; the fracti
 the counted operations would take at it over the time that they took. On a GPU (`--device cuda`) a
 plan is a CUDA graph, as it is in a run there whose updates are compiled. With `--compiled` the
 model's steps are compiled, as they are then, and the plan is timed in turns with one that is not:
-the least of three times each.
+the least of three times each. With `--precision bf16-mixed` plans are imagined as under
+`trainer.precision bf16-mixed`, and the ceiling is that of a product in bfloat16.
 """
 
 import lit_mbrl  # isort: skip  # noqa: F401  # before torch, see lit_mbrl.mkl
@@ -18,6 +19,7 @@ import lit_mbrl  # isort: skip  # noqa: F401  # before torch, see lit_mbrl.mkl
 import argparse
 import json
 import sys
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -48,14 +50,19 @@ def measure(
         given.elites,
     ).to(given.device)
     compiler = Compiler()
-    score = ImaginedReturn(dynamics, given.sampling, particles, rows=given.rows).compiled(compiler)
+    mixed = given.precision == "bf16-mixed"
+    kind = torch.bfloat16 if mixed else torch.float32
+    context = partial(torch.autocast, given.device, kind, enabled=mixed, cache_enabled=False)
+    imagined = ImaginedReturn(
+        dynamics, given.sampling, particles, rows=given.rows, autocast=context
+    )
+    score = imagined.compiled(compiler)
     planner = CEM(horizon, candidates, candidates // 10, given.iterations)
     state = torch.zeros(given.starts, given.observation_size, device=given.device)
     problem = Problem(score, given.action_size)
     with FlopCounterMode(display=False) as flops:
         planner(problem, state)
-    device, kind = state.device, torch.float32
-    before = product_rate(LARGE, LARGE, device, kind)
+    before = product_rate(LARGE, LARGE, state.device, kind)
     plans = {
         compiled: Captured("the plan", planner) if state.is_cuda else planner
         for compiled in ([False, True] if given.compiled else [False])
@@ -67,7 +74,7 @@ def measure(
             plan(problem, state)
             times[compiled].append(seconds(lambda: plan(problem, state), given.least))  # noqa: B023
     taken = min(times[given.compiled])
-    ceiling = (before + product_rate(LARGE, LARGE, device, kind)) / 2
+    ceiling = (before + product_rate(LARGE, LARGE, state.device, kind)) / 2
     operations = flops.get_total_flops()
     return {
         "horizon": horizon,
@@ -100,6 +107,7 @@ def main() -> int:
     add("--rows", type=int, help="particles imagined at a time")
     add("--device", default="cpu")
     add("--compiled", action="store_true", help="compile the model's steps, and time both")
+    add("--precision", choices=["32-true", "bf16-mixed"], default="32-true", help="of plans")
     add("--products", default="highest", help="torch's precision of float32 products, or high")
     add("--least", type=float, default=1.0, help="seconds that a plan is timed for")
     add("--json", type=Path, help="write what was found there")

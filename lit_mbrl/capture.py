@@ -6,6 +6,7 @@ processor needs longer to hand them out one by one than the GPU to run them.
 
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -62,19 +63,28 @@ class Captured:
     def _capture(self) -> bool:
         assert self._inputs is not None
         graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+        # Or products would work in memory of the last graph's, which goes when that graph does.
+        torch._C._cuda_clearCublasWorkspaces()
         try:
-            # Other threads, which may evaluate or log, are none of its business.
-            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            with _capturing(graph):
                 self._outputs = self._function(*self._inputs)
         except RuntimeError as error:
             message = f"{self._name} could not be captured and runs without: {first_line(error)}"
             print(message, file=sys.stderr, flush=True)
             torch.cuda.set_stream(stream)  # torch leaves the one of the capture in its place
             self._graph_refused = graph  # the allocator may still refer to it
+            # To torch's random generator the capture goes on, until another one ends.
+            with suppress(RuntimeError), _capturing(torch.cuda.CUDAGraph()):
+                torch.zeros(1, device="cuda")
             self._refused = True
             return False
         self._graph = graph
         return True
+
+
+def _capturing(graph: torch.cuda.CUDAGraph) -> torch.cuda.graph:
+    """A context to capture in. Other threads, which may evaluate or log, are none of its matter."""
+    return torch.cuda.graph(graph, capture_error_mode="thread_local")
 
 
 def tensors_of(value: Any) -> list[Tensor]:

@@ -62,8 +62,10 @@ def test_python_runs_no_more_once_it_is_captured() -> None:
 
 @needs_gpu
 def test_a_function_that_waits_runs_without(capsys: pytest.CaptureFixture[str]) -> None:
-    captured = Captured("the wait", lambda x: x * float(x.sum()))
+    """And leaves the random generator to those who draw outside of captures."""
+    captured = Captured("the wait", lambda x: (torch.rand_like(x), x * float(x.sum()))[1])
     for i in range(4):
         x = torch.full((2,), float(i), device="cuda")
         torch.testing.assert_close(captured(x), x * 2 * i)
+        assert 0 <= float(torch.rand((), device="cuda")) <= 1
     assert capsys.readouterr().err.count("the wait could not be captured and runs without: ") == 1

@@ -1,5 +1,6 @@
 """bf16-mixed: what is bfloat16, and what must not be."""
 
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -8,18 +9,23 @@ from pytorch_lightning import Trainer
 from tensordict import TensorDict
 from torch import Tensor, nn
 
-from lit_mbrl.algorithms import MPPVE, SAC
+from lit_mbrl.algorithms import LOOP, LOOPSARSA, MPPVE, PETS, POPLINA, POPLINP, SAC
 from lit_mbrl.dynamics import Dynamics, fitting
 from lit_mbrl.networks import Actor, Critic
 from lit_mbrl.objectives import soft_target
+from lit_mbrl.planning import CEM, ImaginedReturn
 from lit_mbrl.precision import advice
+
+
+def mixed_trainer() -> Trainer:
+    return Trainer(
+        precision="bf16-mixed", accelerator="cpu", logger=False, enable_checkpointing=False
+    )
 
 
 def autocast() -> torch.autocast:
     """The very context that Lightning trains under."""
-    trainer = Trainer(
-        precision="bf16-mixed", accelerator="cpu", logger=False, enable_checkpointing=False
-    )
+    trainer = mixed_trainer()
     context: Any = trainer.precision_plugin.autocast_context_manager()  # type: ignore[attr-defined]
     assert context.fast_dtype is torch.bfloat16
     return context
@@ -138,3 +144,47 @@ def test_a_machine_without_bfloat16_units_is_told_of() -> None:
     line = advice(146.4)
     assert line is not None and "trainer.precision" in line
     assert "146 times" in line and "32-true" in line
+
+
+@pytest.mark.parametrize("sampling", ["ts1", "ts_infinity", "mean", "elite"])
+def test_scores_of_plans_have_bfloat16_products_in_the_middle_alone(sampling: Any) -> None:
+    """And states and rewards in float32: they add up over the steps of a plan."""
+    torch.manual_seed(0)
+    dynamics = Dynamics(11, 3, "never", [64, 64, 64], [0.0] * 4, 2, 2)
+    particles = 1 if sampling == "mean" else 4
+    state, plans = torch.randn(2, 11), torch.rand(2, 50, 3, 3) * 2 - 1
+    found = []
+    for context in (nullcontext, autocast):
+        torch.manual_seed(1)
+        found.append(
+            ImaginedReturn(dynamics, sampling, particles, autocast=context).returns(state, plans)
+        )
+    exact, mixed = found
+    assert mixed.dtype is torch.float32
+    error = (mixed - exact).abs().max() / exact.std()
+    assert 1e-5 < error < 0.05, "bfloat16 has eight bits"
+    assert (mixed != mixed.bfloat16().float()).float().mean() > 0.9
+
+
+@pytest.mark.parametrize("algorithm", [LOOP, LOOPSARSA, PETS, POPLINA, POPLINP])
+def test_an_algorithm_plans_in_the_precision_that_it_is_trained_in(
+    algorithm: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever it acts, to collect or to be evaluated; without a trainer in float32."""
+    seen, advance = set(), ImaginedReturn._advance
+
+    def watched(self: ImaginedReturn, *arguments: Any) -> Any:
+        seen.add(torch.is_autocast_enabled("cpu"))
+        return advance(self, *arguments)
+
+    monkeypatch.setattr(ImaginedReturn, "_advance", watched)
+    sizes: dict[str, Any] = {"dynamics_hidden_sizes": [8], "dynamics_weight_decay": [0.0] * 2}
+    planner = CEM(horizon=2, candidates=8, elites=4, iterations=1)
+    agent = algorithm(4, 1, "never", planner, sampling="ts1", particles=2, **sizes)
+    for trainer, expected in ((None, False), (mixed_trainer(), True)):
+        agent.trainer = trainer
+        for collects in (False, True):
+            seen.clear()
+            behaviour = agent.behaviour(1, deterministic=not collects, collects=collects)
+            behaviour(torch.zeros(1, 4), torch.zeros(1, dtype=torch.long), torch.tensor([True]))
+            assert seen == {expected}

@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from functools import partial
 from typing import Any
@@ -83,6 +84,12 @@ class Agent(LightningModule):
             actor = deepcopy(self.actor).cpu()
             return Behaviour(partial(actor.act, deterministic=True), torch.device("cpu"))
         return Behaviour(partial(self.act, deterministic=deterministic))
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """What `trainer.precision` asks for, for what is computed outside of `training_step`."""
+        if self._trainer is None:
+            return nullcontext()
+        return self._trainer.precision_plugin.forward_context()
 
     def fit_dynamics(self, transitions: TensorDict) -> FitReport:
         """Fit the model to transitions [N] of D_env by maximum likelihood."""

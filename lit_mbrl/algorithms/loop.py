@@ -119,7 +119,9 @@ class LOOP(SoftActorCritic):
             discount, terminal = 1.0, TerminalValue(self.first_value, tail=1)
         else:
             discount, terminal = gamma, TerminalValue(self.value, tail=0)
-        score = ImaginedReturn(self.dynamics, sampling, particles, discount, terminal=terminal)
+        score = ImaginedReturn(
+            self.dynamics, sampling, particles, discount, terminal=terminal, autocast=self.autocast
+        )
         self.problem = Problem(score, action_size, self.propose)
         self.collecting = self.problem._replace(score=score.compiled(self.compiler))
         self.register_buffer("divergence", torch.zeros(()))

@@ -99,7 +99,9 @@ class LOOPSARSA(Agent):
         self.critic = Critic(observation_size, action_size, 1, hidden_sizes, critics=2)
         self.target_critic = deepcopy(self.critic).requires_grad_(False)
         terminal = TerminalValue(self.value, tail=1)
-        score = ImaginedReturn(self.dynamics, sampling, particles, gamma, terminal=terminal)
+        score = ImaginedReturn(
+            self.dynamics, sampling, particles, gamma, terminal=terminal, autocast=self.autocast
+        )
         self.problem = Problem(score, action_size)
 
     def named_optimizers(self) -> dict[str, Optimizer]:

@@ -93,7 +93,9 @@ class PETS(Agent):
             dynamics_elites,
         )
         known = resolve_reward(reward)
-        score = ImaginedReturn(self.dynamics, sampling, particles, gamma, known)
+        score = ImaginedReturn(
+            self.dynamics, sampling, particles, gamma, known, autocast=self.autocast
+        )
         self.problem = Problem(score, action_size)
         self.collecting = self.problem._replace(score=score.compiled(self.compiler))
         # Of the newest plans; written in place, as all that a captured plan writes.

@@ -104,7 +104,9 @@ class POPLINA(Agent):
         )
         self.actor = PolicyNetwork(observation_size, action_size, hidden_sizes)
         known = resolve_reward(reward)
-        self.score = ImaginedReturn(self.dynamics, sampling, particles, reward=known)
+        self.score = ImaginedReturn(
+            self.dynamics, sampling, particles, reward=known, autocast=self.autocast
+        )
         self.action_size = action_size
 
     def named_optimizers(self) -> dict[str, Optimizer]:

@@ -102,7 +102,13 @@ class POPLINP(Agent):
         self.actor.requires_grad_(False)
         known = resolve_reward(reward)
         self.score = PerturbedReturn(
-            self.actor, noise_scale, self.dynamics, sampling, particles, reward=known
+            self.actor,
+            noise_scale,
+            self.dynamics,
+            sampling,
+            particles,
+            reward=known,
+            autocast=self.autocast,
         )
         self.problem = Problem(self.score, len(self.actor.theta))
         self.register_buffer("change_sum", torch.zeros_like(self.actor.theta))

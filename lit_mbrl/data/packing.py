@@ -92,7 +92,7 @@ class PackedReplay:
         return self._at(torch.arange(self.added - min(number, len(self)), self.added))
 
     def _at(self, numbers: Tensor) -> Tensor:
-        places = send(numbers.flatten() % self.capacity, self.device)
+        places = send((numbers.flatten() % self.capacity).int(), self.device)
         # By rows, which copies each as a whole; indexed, it takes two to three times as long.
         packed: Tensor = self._buffer.storage[:].index_select(0, places)
         return packed.view(*numbers.shape, packed.shape[1])

@@ -105,7 +105,12 @@ def lookahead(agent: Any, planner: Planner, copies: int) -> PlanningBehaviour:
         return policy_plans(agent.actor.mode, parts.model.step, state, plans, horizon)
 
     score = ImaginedReturn(
-        parts.model, parts.sampling, parts.particles, agent.gamma, terminal=parts.terminal
+        parts.model,
+        parts.sampling,
+        parts.particles,
+        agent.gamma,
+        terminal=parts.terminal,
+        autocast=agent.autocast,
     )
     problem = Problem(score, agent.hparams["action_size"], propose)
     return PlanningBehaviour(lambda state, start: planner(problem, state, start), copies)

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from lit_mbrl.networks import PolicyNetwork
 from lit_mbrl.planning.scoring import ImaginedReturn
+from lit_mbrl.precision import float32
 
 
 class PerturbedReturn(ImaginedReturn):
@@ -34,5 +35,6 @@ class PerturbedReturn(ImaginedReturn):
     def _act(self, observation: Tensor, planned: Tensor) -> Tensor:
         # The particles of a policy share its parameters.
         particles = observation.view(self.particles, len(planned), -1).transpose(0, 1)
-        action = self.act(particles, planned).transpose(0, 1)
+        with float32(particles):
+            action = self.act(particles, planned).transpose(0, 1)
         return action.reshape(len(observation), -1)

@@ -1,6 +1,7 @@
 """What a plan is worth: its return in imagination, by trajectory sampling (PETS, 5)."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from copy import copy
 from functools import partial
 from typing import Literal, NamedTuple, Protocol, get_args
@@ -73,6 +74,7 @@ class ImaginedReturn:
         reward: A known reward in place of the model's.
         terminal: What comes after the imagined steps.
         rows: Particles imagined at a time, which bounds the memory; `ROWS` by default.
+        autocast: The context that plans are imagined in, such as `Agent.autocast`.
     """
 
     def __init__(
@@ -84,6 +86,7 @@ class ImaginedReturn:
         reward: Reward | None = None,
         terminal: TerminalValue | None = None,
         rows: int | None = None,
+        autocast: Callable[[], AbstractContextManager[None]] = nullcontext,
     ):
         choices = get_args(Sampling)
         require(sampling in choices, "model.sampling", sampling, ", ".join(choices))
@@ -102,7 +105,7 @@ class ImaginedReturn:
         require(allowed[0], "model.particles", particles, allowed[1])
         self.dynamics, self.sampling, self.particles = dynamics, sampling, particles
         self.gamma, self.reward, self.terminal = gamma, reward, terminal
-        self.rows = rows
+        self.rows, self.autocast = rows, autocast
         self.compiler: Compiler | None = None
 
     def __call__(self, state: Tensor, plans: Tensor) -> Tensor:
@@ -112,15 +115,17 @@ class ImaginedReturn:
     @torch.no_grad()
     def returns(self, state: Tensor, plans: Tensor) -> Tensor:
         """The particles' returns [B, N, P] of plans [B, N, H, A] from states [B, S]."""
-        step, candidates = self._step(), plans.shape[1]
+        candidates = plans.shape[1]
         states = state.repeat_interleave(candidates, 0)
         rows = self.rows or ROWS.get(state.device.type, ROWS["cpu"])
         size = max(1, rows // self.particles)
         chunks = zip(states.split(size), plans.flatten(0, 1).split(size), strict=True)
-        advance: Advance = partial(self._advance, step)
-        if self.compiler is not None:
-            advance = partial(self.compiler.call, "a step of plans", self._advance, step)
-        found = torch.cat([self._roll(advance, *chunk) for chunk in chunks], 1)
+        with self.autocast():
+            step = self._step()
+            advance: Advance = partial(self._advance, step)
+            if self.compiler is not None:
+                advance = partial(self.compiler.call, "a step of plans", self._advance, step)
+            found = torch.cat([self._roll(advance, *chunk) for chunk in chunks], 1)
         finite = found.nan_to_num(UNDEFINED, UNDEFINED, UNDEFINED)
         return finite.T.reshape(len(state), candidates, self.particles)
 
@@ -132,7 +137,11 @@ class ImaginedReturn:
         ended = torch.zeros(len(observation), dtype=torch.bool, device=state.device)
         total = torch.zeros(len(observation), dtype=state.dtype, device=state.device)
         discounts = self.gamma ** torch.arange(imagined + 1, device=state.device)
-        for planned, discount in zip(plan[:, :imagined].unbind(1), discounts[:-1], strict=True):
+        steps = plan[:, :imagined].transpose(0, 1)
+        if plan.is_cuda:  # what begins elsewhere than at 16 bytes, compiled code would copy first
+            steps = steps.contiguous()
+            discounts = discounts.unsqueeze(1).repeat(1, 4)[:, 0]
+        for planned, discount in zip(steps, discounts[:-1], strict=True):
             observation, total, ended = advance(observation, planned, discount, total, ended)
         if self.terminal is not None:
             value = self.terminal.value(
