@@ -54,7 +54,7 @@ class Growth(Callback):
         if agent.env_steps != AT_STEP:
             return
         data, retraining = data_of(trainer), retraining_of(trainer)
-        autocast = trainer.precision_plugin.forward_context
+        autocast = agent.autocast
         frames = iter(data._collector)  # type: ignore[arg-type]
         acting = seconds(lambda: next(frames), self.least)
 
@@ -97,7 +97,7 @@ class Growth(Callback):
             self.transitions[number] = {
                 **step(imagined["milliseconds_to_imagine"] / 1e3),
                 "seconds_of_an_epoch": epoch(agent, transitions, autocast),
-                "megabytes": sum(leaf.nbytes for leaf in transitions.values(True, True)) / 1e6,
+                "megabytes": data.replay.snapshot()["rows"].nbytes / 1e6,
             }
 
 
@@ -117,8 +117,8 @@ def grown(replay: EnvironmentReplay, number: int) -> EnvironmentReplay:
         is_start = torch.zeros(replay.steps, dtype=torch.bool)
         is_start[kept[name]["values"]] = True
         starts[name] = {"values": is_start[steps].nonzero().squeeze(1), "first": 0, "skipped": 0}
-    grown = {"rows": kept["rows"][steps], "steps": number, "added": number, "pending": number}
-    larger.restore({**kept, **grown, **starts})
+    counts = {"steps": number, "added": number, "pending": number}
+    larger.restore({**kept, **counts, **starts, "rows": kept["rows"][steps]})
     return larger
 
 

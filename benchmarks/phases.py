@@ -111,7 +111,7 @@ class Phases(Callback):
         self.dtype = torch.bfloat16 if bf16 else torch.float32  # of the heaviest products
         self.machine = machine(self.device)
         data = data_of(trainer)
-        autocast = trainer.precision_plugin.forward_context
+        autocast = agent.autocast
         batch = data.draw()
         rows = batch.numel()
         with torch.no_grad():
@@ -259,7 +259,7 @@ def run(task: str, steps: int, callback: Callback, options: list[str]) -> None:
     if task != "InvertedPendulum-v5":
         files += ["--config", str(CONF / "mppve" / f"{task.partition('-')[0].lower()}.yaml")]
     length = ["--trainer.max_epochs", "1", "--data.steps_per_epoch", str(steps)]
-    without = ["--checkpoint.every", "100000", "--registration.enabled", "false"]
+    without = ["--checkpoint.every", "0", "--registration.enabled", "false"]
     cli = build([*files, *length, *without, "--compilation.after", "0", *options])
     cli.trainer.callbacks.insert(-1, callback)  # type: ignore[attr-defined]
     cli.trainer.fit(cli.model, cli.datamodule)

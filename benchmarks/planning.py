@@ -5,13 +5,13 @@
 
 The sizes of the model are PETS's for HalfCheetah unless they are given, and TS-infinity takes the
 particles through it, or TS1. Counted are the floating-point operations of a plan's matrix products,
-by torch's flop counter. The ceiling is that of a large float32 product, taken in the same run
-before and after each plan, because a machine may be slower at times; the fraction is the time that
+by torch's flop counter. The ceiling is that of a large product, taken in the same run before and
+after each plan, because a machine may be slower at times; the fraction is the time that
 the counted operations would take at it over the time that they took. On a GPU (`--device cuda`) a
 plan is a CUDA graph, as it is in a run there whose updates are compiled. With `--compiled` the
 model's steps are compiled, as they are then, and the plan is timed in turns with one that is not:
 the least of three times each. With `--precision bf16-mixed` plans are imagined as under
-`trainer.precision bf16-mixed`, and the ceiling is that of a product in bfloat16.
+`trainer.precision bf16-mixed`, and the ceiling is that of a product in bfloat16, not float32.
 """
 
 import lit_mbrl  # isort: skip  # noqa: F401  # before torch, see lit_mbrl.mkl
@@ -52,7 +52,8 @@ def measure(
     compiler = Compiler()
     mixed = given.precision == "bf16-mixed"
     kind = torch.bfloat16 if mixed else torch.float32
-    context = partial(torch.autocast, given.device, kind, enabled=mixed, cache_enabled=False)
+    device = torch.device(given.device)
+    context = partial(torch.autocast, device.type, kind, enabled=mixed, cache_enabled=False)
     imagined = ImaginedReturn(
         dynamics, given.sampling, particles, rows=given.rows, autocast=context
     )

@@ -30,7 +30,7 @@ from .trainer import (
 
 
 class EnvStepCheckpoint(Checkpoint):
-    """Saves `last.ckpt` every so many environment steps, `best.ckpt` by the evaluated return.
+    """Saves `last.ckpt` every so many steps and at the last, `best.ckpt` by the evaluated return.
 
     Lightning's own ModelCheckpoint counts gradient steps; this one counts environment steps.
     `last.ckpt` holds everything that a run goes on from: the algorithm with its optimizers, the
@@ -44,8 +44,7 @@ class EnvStepCheckpoint(Checkpoint):
 
     Args:
         folder: Where to write; `checkpoints/<MLflow run id>` if None.
-        every: Environment steps from checkpoint to checkpoint, the run's last step besides; 0
-            writes none.
+        every: Environment steps from checkpoint to checkpoint; 0 writes none.
         restores: How often a run whose networks became infinite or undefined goes on by itself from
             `last.ckpt`, with other random numbers.
         upload: Whether `best.ckpt` is stored with the MLflow run when it ends.

@@ -80,7 +80,6 @@ class Retraining(Callback):
 
     def _retrain(self, trainer: Trainer, agent: Any) -> None:
         data = data_of(trainer)
-        autocast = trainer.precision_plugin.forward_context
         metrics: dict[str, float] = {}
         with phase(trainer, "fit"):
             transitions = data.replay.transitions()
@@ -90,7 +89,7 @@ class Retraining(Callback):
             if self.fit_rows is not None:
                 drawn = torch.randperm(len(transitions))[: self.fit_rows]
                 transitions = transitions[send(drawn, transitions.device)]
-            with autocast():
+            with agent.autocast():
                 report = agent.fit_dynamics(transitions)
         if not math.isfinite(report.holdout_mse):
             raise DivergenceError(f"the dynamics' holdout error is {report.holdout_mse}")
@@ -103,7 +102,7 @@ class Retraining(Callback):
         if report.termination_error is not None:
             metrics["dynamics/termination_error"] = report.termination_error
         if self.rollouts:
-            with phase(trainer, "imagine"), autocast():
+            with phase(trainer, "imagine"), agent.autocast():
                 windows = agent.imagine(data.replay, self.rollouts)
             if not len(windows):
                 raise DivergenceError("no imagined step is finite")

@@ -15,7 +15,7 @@ class Behaviour:
         device: Where it takes observations and leaves actions; the algorithm's if None.
     """
 
-    device: torch.device | None = None
+    device: torch.device | None = None  # of those that have a constructor of their own
 
     def __init__(self, act: Callable[[Tensor], Tensor], device: torch.device | None = None):
         self.act, self.device = act, device

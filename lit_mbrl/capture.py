@@ -63,7 +63,7 @@ class Captured:
     def _capture(self) -> bool:
         assert self._inputs is not None
         graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
-        # Or products would work in memory of the last graph's, which goes when that graph does.
+        # cuBLAS keeps its workspace, which lies in the last graph's memory and would go with it.
         torch._C._cuda_clearCublasWorkspaces()
         try:
             with _capturing(graph):
@@ -71,11 +71,11 @@ class Captured:
         except RuntimeError as error:
             message = f"{self._name} could not be captured and runs without: {first_line(error)}"
             print(message, file=sys.stderr, flush=True)
-            torch.cuda.set_stream(stream)  # torch leaves the one of the capture in its place
             self._graph_refused = graph  # the allocator may still refer to it
-            # To torch's random generator the capture goes on, until another one ends.
+            # For torch's random generator the capture goes on, until another one ends.
             with suppress(RuntimeError), _capturing(torch.cuda.CUDAGraph()):
                 torch.zeros(1, device="cuda")
+            torch.cuda.set_stream(stream)  # torch leaves the one of the capture in its place
             self._refused = True
             return False
         self._graph = graph
@@ -83,7 +83,8 @@ class Captured:
 
 
 def _capturing(graph: torch.cuda.CUDAGraph) -> torch.cuda.graph:
-    """A context to capture in. Other threads, which may evaluate or log, are none of its matter."""
+    """A context to capture in."""
+    # Other threads, which may evaluate or log, are none of its business.
     return torch.cuda.graph(graph, capture_error_mode="thread_local")
 
 

@@ -7,6 +7,7 @@ import torch
 from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import Timer
 
+from lit_mbrl.algorithms import Agent
 from lit_mbrl.callbacks import Compilation, Diagnosis, Evaluation, Retraining
 from lit_mbrl.callbacks.trainer import callback_of
 from lit_mbrl.data import ReplayData
@@ -69,6 +70,9 @@ def check(
         compilation.after,
         f"null for {type(agent).__name__}, which would be compiled anew for each number of states",
     )
+    acts = hasattr(agent, "actor") or type(agent).act is not Agent.act
+    name = type(agent).__name__
+    require(acts, "model", name, "an algorithm that has an `actor`, or an `act` of its own")
     for name, value in agent.hparams.items():
         numbers = value if isinstance(value, list | tuple) else [value]
         finite = all(math.isfinite(number) for number in numbers if isinstance(number, float))

@@ -1,10 +1,11 @@
 """Mixed precision: what stays in float32 under `trainer.precision: bf16-mixed`.
 
 Lightning's autocast covers `training_step`; `Retraining` covers fits and imagination with it, and
-`ImaginedReturn` the scores of plans. Under it the products of hidden layers with hidden layers are
-bfloat16; nearly all of the time goes there. Networks read their inputs and write their outputs in
-float32: bfloat16 cannot tell 1.000 from 1.003, and a state, a value or a log-variance needs more.
-So targets, log-probabilities, scalers, losses, gradients of parameters and optimizers are float32.
+`ImaginedReturn` the scores of plans (`Agent.autocast`). Under it the products of hidden layers with
+hidden layers are bfloat16; nearly all of the time goes there. Networks read their inputs and write
+their outputs in float32: bfloat16 cannot tell 1.000 from 1.003, and a state, a value or a
+log-variance needs more. So targets, log-probabilities, scalers, losses, gradients of parameters and
+optimizers are float32.
 """
 
 import time

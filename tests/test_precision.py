@@ -10,10 +10,12 @@ from tensordict import TensorDict
 from torch import Tensor, nn
 
 from lit_mbrl.algorithms import LOOP, LOOPSARSA, MPPVE, PETS, POPLINA, POPLINP, SAC
+from lit_mbrl.behaviour import Behaviour
 from lit_mbrl.dynamics import Dynamics, fitting
-from lit_mbrl.networks import Actor, Critic
+from lit_mbrl.networks import Actor, Critic, PolicyNetwork
 from lit_mbrl.objectives import soft_target
-from lit_mbrl.planning import CEM, ImaginedReturn
+from lit_mbrl.planning import ARC, CEM, ImaginedReturn, lookahead
+from lit_mbrl.planning.policy_search import PerturbedReturn
 from lit_mbrl.precision import advice
 
 
@@ -166,25 +168,70 @@ def test_scores_of_plans_have_bfloat16_products_in_the_middle_alone(sampling: An
     assert (mixed != mixed.bfloat16().float()).float().mean() > 0.9
 
 
-@pytest.mark.parametrize("algorithm", [LOOP, LOOPSARSA, PETS, POPLINA, POPLINP])
-def test_an_algorithm_plans_in_the_precision_that_it_is_trained_in(
-    algorithm: Any, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("sampling", ["ts1", "ts_infinity", "mean", "elite"])
+def test_scores_of_networks_without_a_product_in_the_middle_are_those_of_float32(
+    sampling: Any,
 ) -> None:
-    """Wherever it acts, to collect or to be evaluated; without a trainer in float32."""
+    """Of states far from zero, which bfloat16 would standardise to others."""
+    torch.manual_seed(0)
+    dynamics = Dynamics(11, 3, "never", [64], [0.0] * 2, 2, 2)
+    dynamics.set_input_scale(torch.cat([50 + torch.randn(99, 11), torch.rand(99, 3)], -1))
+    particles = 1 if sampling == "mean" else 4
+    state, plans = 50 + torch.randn(2, 11), torch.rand(2, 50, 3, 3) * 2 - 1
+    found = []
+    for context in (nullcontext, autocast):
+        torch.manual_seed(1)
+        score = ImaginedReturn(dynamics, sampling, particles, autocast=context)
+        found.append(score.returns(state, plans))
+    assert torch.equal(*found)
+
+
+def test_policies_that_are_searched_for_act_in_float32() -> None:
+    """As a policy does that is not: only the model is in bfloat16."""
+    torch.manual_seed(0)
+    dynamics = Dynamics(4, 2, "never", [8], [0.0] * 2, 2, 2)
+    policy = PolicyNetwork(4, 2, [64, 64])
+    with torch.no_grad():
+        policy.theta.mul_(3)
+    score = PerturbedReturn(policy, 0.1, dynamics, "ts1", 2, autocast=autocast)
+    observation, change = torch.randn(6, 4), torch.rand(3, len(policy.theta)) * 2 - 1
+    with autocast():
+        found = score._act(observation, change)
+    assert torch.equal(found, score._act(observation, change))
+
+
+def test_a_planner_on_top_plans_in_the_precision_of_training(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    agent = MPPVE(4, 1, "never", 2, dynamics_hidden_sizes=[8], dynamics_weight_decay=[0.0] * 2)
+    agent.trainer = mixed_trainer()
+    assert planning_precisions(monkeypatch, lookahead(agent, ARC(3, 8, iterations=1), 1)) == {True}
+
+
+def planning_precisions(monkeypatch: pytest.MonkeyPatch, behaviour: Behaviour) -> set[bool]:
+    """Whether each step of the model was autocast, while a behaviour acted once."""
     seen, advance = set(), ImaginedReturn._advance
 
     def watched(self: ImaginedReturn, *arguments: Any) -> Any:
         seen.add(torch.is_autocast_enabled("cpu"))
         return advance(self, *arguments)
 
-    monkeypatch.setattr(ImaginedReturn, "_advance", watched)
+    with monkeypatch.context() as patch:
+        patch.setattr(ImaginedReturn, "_advance", watched)
+        behaviour(torch.zeros(1, 4), torch.zeros(1, dtype=torch.long), torch.tensor([True]))
+    return seen
+
+
+@pytest.mark.parametrize("algorithm", [LOOP, LOOPSARSA, PETS, POPLINA, POPLINP])
+def test_an_algorithm_plans_in_the_precision_that_it_is_trained_in(
+    algorithm: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever it acts, to collect or to be evaluated; without a trainer in float32."""
     sizes: dict[str, Any] = {"dynamics_hidden_sizes": [8], "dynamics_weight_decay": [0.0] * 2}
     planner = CEM(horizon=2, candidates=8, elites=4, iterations=1)
     agent = algorithm(4, 1, "never", planner, sampling="ts1", particles=2, **sizes)
     for trainer, expected in ((None, False), (mixed_trainer(), True)):
         agent.trainer = trainer
         for collects in (False, True):
-            seen.clear()
             behaviour = agent.behaviour(1, deterministic=not collects, collects=collects)
-            behaviour(torch.zeros(1, 4), torch.zeros(1, dtype=torch.long), torch.tensor([True]))
-            assert seen == {expected}
+            assert planning_precisions(monkeypatch, behaviour) == {expected}

@@ -10,7 +10,6 @@ import torch
 from tensordict import TensorDict
 
 from lit_mbrl.data import EnvironmentReplay, ImaginedReplay
-from lit_mbrl.data.packing import Entry, unpack
 
 S, A = 3, 2
 
@@ -62,9 +61,9 @@ def episodes(seed: int, steps: int) -> list[Step]:
     return made[:steps]
 
 
-def naive_windows(steps: list[Step], k: int, oldest: int) -> dict[int, dict[str, object]]:
+def naive_windows(steps: list[Step], k: int, oldest: int) -> dict[int, dict[str, Any]]:
     """Every complete window that begins at step `oldest` or later, by walking along the steps."""
-    windows: dict[int, dict[str, object]] = {}
+    windows: dict[int, dict[str, Any]] = {}
     for start in range(oldest, len(steps)):
         taken: list[Step] = []
         for step in steps[start : start + k]:
@@ -86,6 +85,17 @@ def naive_windows(steps: list[Step], k: int, oldest: int) -> dict[int, dict[str,
     return windows
 
 
+def assert_same_windows(windows: TensorDict, expected: dict[int, dict[str, Any]]) -> None:
+    """All windows in the order of their starts, and those of `naive_windows`."""
+    for row, start in enumerate(sorted(expected)):
+        naive = expected[start]
+        for key in ("observation", "action", "reward", "mask"):
+            assert torch.equal(windows[key][row], naive[key]), (key, start)
+        following = windows["next"][row]
+        assert torch.equal(following["observation"], naive["next_observation"])
+        assert bool(following["terminated"]) == naive["terminated"]
+
+
 @pytest.mark.parametrize("k", [1, 2, 3, 5])
 @pytest.mark.parametrize("capacity", [1000, 37])
 def test_windows_equal_a_naive_loop(k: int, capacity: int) -> None:
@@ -99,14 +109,7 @@ def test_windows_equal_a_naive_loop(k: int, capacity: int) -> None:
         expected = naive_windows(steps[:number], k, oldest=max(0, number - capacity))
         starts = replay.starts()
         assert starts.tolist() == sorted(expected)
-        windows = replay.windows(starts)
-        for row, start in enumerate(starts.tolist()):
-            naive = expected[start]
-            for key in ("observation", "action", "reward", "mask"):
-                assert torch.equal(windows[key][row], naive[key]), (key, start)
-            following = windows["next"][row]
-            assert torch.equal(following["observation"], naive["next_observation"])
-            assert bool(following["terminated"]) == naive["terminated"]
+        assert_same_windows(replay.windows(starts), expected)
 
 
 def test_no_window_crosses_a_time_limit() -> None:
@@ -209,35 +212,50 @@ def test_what_was_complete_before_is_not_drawn_but_kept() -> None:
         assert len(buffer.transitions()) == 50
 
 
-def as_before(snapshot: dict[str, Any]) -> dict[str, Any]:
+def as_before(snapshot: dict[str, Any], steps: list[Step]) -> dict[str, Any]:
     """The snapshot of D_env as checkpoints had it while each entry was a tensor of its own."""
     before = {key: value for key, value in snapshot.items() if key not in ("layout", "added")}
-    layout = [Entry(*entry) for entry in snapshot["layout"]]
-    return before | {"rows": unpack(snapshot["rows"], layout).to_dict()}
+    capacity = snapshot["capacity"]
+    ring = [steps[max(range(i, len(steps), capacity))] for i in range(min(len(steps), capacity))]
+    rows = {
+        "observation": torch.stack([step.observation for step in ring]),
+        "action": torch.stack([step.action for step in ring]),
+        "reward": torch.tensor([step.reward for step in ring]),
+        "next": {
+            "observation": torch.stack([step.next_observation for step in ring]),
+            "terminated": torch.tensor([step.terminated for step in ring]),
+        },
+        "log_prob": torch.tensor([-step.reward for step in ring]),
+    }
+    return before | {"rows": rows}
+
+
+def as_it_is(snapshot: dict[str, Any], steps: list[Step]) -> dict[str, Any]:
+    return snapshot
 
 
 @pytest.mark.parametrize("saved", [30, 50])
-@pytest.mark.parametrize("version", [dict, as_before])
+@pytest.mark.parametrize("version", [as_it_is, as_before])
 def test_what_is_put_back_goes_on_where_it_was(
-    version: Callable[[dict[str, Any]], dict[str, Any]], saved: int
+    version: Callable[[dict[str, Any], list[Step]], dict[str, Any]], saved: int
 ) -> None:
     """Full buffers too, whose oldest entries are the next to make room."""
     replay, steps = EnvironmentReplay(37, 2), episodes(seed=1, steps=120)
     for step in steps[:saved]:
-        replay.add(step.frame())
+        replay.add(step.frame(), torch.tensor([-step.reward]))
     other = EnvironmentReplay(37, 2)
-    other.restore(version(replay.snapshot()))
+    other.restore(version(replay.snapshot(), steps[:saved]))
     for buffer in (replay, other):
         for step in steps[saved:60]:
-            buffer.add(step.frame())
+            buffer.add(step.frame(), torch.tensor([-step.reward]))
     expected = naive_windows(steps[:60], 2, oldest=60 - 37)
+    kept = [steps[i].reward for i in range(60 - 37, 60)]
     for buffer in (replay, other):
         starts = buffer.starts()
         assert starts.tolist() == sorted(expected)
-        found = buffer.windows(starts)["observation"]
-        assert torch.equal(
-            found, torch.stack([expected[i]["observation"] for i in sorted(expected)])
-        )
+        windows = buffer.windows(starts)
+        assert_same_windows(windows, expected)
+        assert torch.equal(buffer.transitions()["log_prob"], -torch.tensor(kept))
 
 
 def rows(first: int, last: int) -> TensorDict:

@@ -23,10 +23,10 @@ from lit_mbrl.errors import require
 class Agent(LightningModule):
     """Base of the algorithms: a LightningModule with manual optimization.
 
-    An algorithm implements `named_optimizers` and `training_step`, and has an `actor`, or
-    implements `act`. One that learns a model
-    makes it, `dynamics`, and sets `fit_patience`; one that imagines data has besides `imagine`,
-    which a callback calls, and imagines for `rollout_length` steps, which another one sets.
+    An algorithm implements `named_optimizers` and `training_step`, and has an `actor` or implements
+    `act`. One that learns a model makes it, `dynamics`, and sets `fit_patience`; one that imagines
+    data has besides `imagine`, which a callback calls, and imagines for `rollout_length` steps,
+    which another one sets.
 
     One batch is one environment step, so Lightning's count of batches is the count of environment
     steps. `trainer.global_step`, Lightning's count of gradient steps, stays 0 (see `step`):
@@ -60,7 +60,8 @@ class Agent(LightningModule):
     def act(self, observation: Tensor, deterministic: bool = False) -> Tensor:
         """Actions [B, A] in [-1, 1] for observations [B, S]: to collect, or to evaluate.
 
-        By default those of `actor`, a module with `act` of the same kind.
+        By default those of `actor`, a module with `act` of the same kind that needs nothing but
+        itself.
         """
         action: Tensor = self.actor.act(observation, deterministic)
         return action

@@ -57,7 +57,7 @@ class PackedReplay:
 
     def __init__(self, capacity: int, device: torch.device | str = "cpu"):
         self.capacity, self.device = capacity, device
-        self.added = 0  # rows ever put in: the number of the next one
+        self.added = 0  # rows put in, those that were cut not counted: the number of the next one
         self.layout: list[Entry] = []
         self._buffer = ReplayBuffer(storage=LazyTensorStorage(capacity, device=device))
 
@@ -65,7 +65,7 @@ class PackedReplay:
         return min(self.added, self.capacity)
 
     def extend(self, rows: Tensor, layout: list[Entry]) -> None:
-        """Append packed rows [N, W]; no more are taken than have room.
+        """Append packed rows [N, W], the last ones alone if they are more than there is room for.
 
         Raises:
             AssertionError: If rows of another layout are kept.
@@ -92,6 +92,7 @@ class PackedReplay:
         return self._at(torch.arange(self.added - min(number, len(self)), self.added))
 
     def _at(self, numbers: Tensor) -> Tensor:
+        # Half as many bytes: a driver may wait before it takes more than 64 KB from such memory.
         places = send((numbers.flatten() % self.capacity).int(), self.device)
         # By rows, which copies each as a whole; indexed, it takes two to three times as long.
         packed: Tensor = self._buffer.storage[:].index_select(0, places)

@@ -211,48 +211,44 @@ class ImaginedReplay:
     """
 
     def __init__(self, device: torch.device | str = "cpu"):
-        self.device = device
-        self.capacity = 0
-        self._kept: PackedReplay | None = None
+        self._kept = PackedReplay(0, device)
+
+    @property
+    def capacity(self) -> int:
+        """How many windows are kept; none before it was set by `resize`."""
+        return self._kept.capacity
 
     def __len__(self) -> int:
-        return 0 if self._kept is None else len(self._kept)
+        return len(self._kept)
 
     def resize(self, capacity: int) -> None:
         """Change the capacity, keeping the newest windows that fit."""
         if capacity == self.capacity:
             return
-        before, self._kept = self._kept, PackedReplay(capacity, self.device)
-        self.capacity = capacity
-        if before is not None and len(before):
+        before, self._kept = self._kept, PackedReplay(capacity, self._kept.device)
+        if len(before):
             self._kept.extend(before.newest(capacity), before.layout)
 
     def extend(self, windows: TensorDict) -> None:
         """Append windows [N]; the oldest make room."""
         if len(windows):
             layout = layout_of(windows)
-            self._buffer.extend(pack(windows[-self.capacity :], layout), layout)
+            self._kept.extend(pack(windows, layout), layout)
 
     def windows(self) -> TensorDict:
         """All windows that are kept, oldest first."""
-        added = self._buffer.added
-        return self._buffer.rows(torch.arange(added - len(self), added))
+        added = self._kept.added
+        return self._kept.rows(torch.arange(added - len(self), added))
 
     def sample(self, number: int) -> TensorDict:
         """`number` windows drawn uniformly with replacement."""
-        return self._buffer.rows(torch.randint(len(self), (number,)))
+        return self._kept.rows(torch.randint(len(self), (number,)))
 
     def snapshot(self) -> dict[str, Any]:
         """All that is kept, as plain values and tensors."""
-        return {"capacity": 0} if self._kept is None else self._kept.snapshot()
+        return self._kept.snapshot()
 
     def restore(self, snapshot: dict[str, Any]) -> None:
         """Put back what `snapshot` returned, into an empty buffer."""
-        if snapshot["capacity"]:
-            self.resize(snapshot["capacity"])
-            self._buffer.restore(snapshot)
-
-    @property
-    def _buffer(self) -> PackedReplay:
-        assert self._kept is not None, "resize() gives the buffer its capacity"
-        return self._kept
+        self.resize(snapshot["capacity"])
+        self._kept.restore(snapshot)

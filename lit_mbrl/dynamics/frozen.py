@@ -24,8 +24,8 @@ from lit_mbrl.precision import float32
 class FrozenNetworks:
     """A copy of some networks of an ensemble as they are now.
 
-    Made under autocast, it computes hidden layers in autocast's precision, and keeps to float32
-    what else is (see `lit_mbrl.precision`).
+    Made under autocast, it computes hidden layers in autocast's precision and all else in float32
+    (see `lit_mbrl.precision`).
 
     Args:
         dynamics: The ensemble.
@@ -35,20 +35,21 @@ class FrozenNetworks:
     @torch.no_grad()
     def __init__(self, dynamics: Dynamics, members: Tensor):
         self.dynamics, self.members = dynamics, members
-        network = dynamics.ensemble
+        network, device = dynamics.ensemble, members.device
         self.activation = network.activation
+        self.mixed = torch.is_autocast_enabled(device.type)
         self.weights = [weight[members] for weight in network.weights]
         self.biases = [bias[members] for bias in network.biases]
-        first = self.weights[0] / dynamics.input_std.unsqueeze(-1)
-        self.biases[0] = self.biases[0] - dynamics.input_mean @ first.unsqueeze(1)
+        with float32(members):
+            first = self.weights[0] / dynamics.input_std.unsqueeze(-1)
+            self.biases[0] = self.biases[0] - dynamics.input_mean @ first.unsqueeze(1)
         self.weights[0] = first
-        outputs = len(dynamics.max_log_var)
-        self.biases[-1][..., outputs:] -= dynamics.max_log_var
-        self.mixed = torch.is_autocast_enabled(first.device.type)
         if self.mixed:
-            low = torch.get_autocast_dtype(first.device.type)
+            low = torch.get_autocast_dtype(device.type)
             self.weights[1:-1] = [weight.to(low) for weight in self.weights[1:-1]]
             self.biases[1:-1] = [bias.to(low) for bias in self.biases[1:-1]]
+        outputs = len(dynamics.max_log_var)
+        self.biases[-1][..., outputs:] -= dynamics.max_log_var
         self.min_variance = dynamics.min_log_var.exp()
         self.max_variance = dynamics.max_log_var.exp()
 
@@ -65,7 +66,7 @@ class FrozenNetworks:
             [M, B].
         """
         x = torch.cat([observation, action], -1)
-        # Each layer in the precision that its weights have.
+        # Each layer in the precision of its weights. (The context itself costs small plans time.)
         with float32(x) if self.mixed else nullcontext():
             for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
                 x = self.activation(affine(x.to(weight.dtype), weight, bias))

@@ -138,7 +138,7 @@ class ImaginedReturn:
         total = torch.zeros(len(observation), dtype=state.dtype, device=state.device)
         discounts = self.gamma ** torch.arange(imagined + 1, device=state.device)
         steps = plan[:, :imagined].transpose(0, 1)
-        if plan.is_cuda:  # what begins elsewhere than at 16 bytes, compiled code would copy first
+        if plan.is_cuda:  # compiled code copies what begins elsewhere than at 16 bytes
             steps = steps.contiguous()
             discounts = discounts.unsqueeze(1).repeat(1, 4)[:, 0]
         for planned, discount in zip(steps, discounts[:-1], strict=True):
