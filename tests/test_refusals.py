@@ -18,13 +18,18 @@ USERS_MODULE = """
 import gymnasium
 from gymnasium.spaces import Box
 
-from lit_mbrl.algorithms import SAC
+from lit_mbrl.algorithms import SAC, Agent
 
 
 class Toy(gymnasium.Env):
     def __init__(self, observations=(3,), largest_action=1.0):
         self.observation_space = Box(-1, 1, observations)
         self.action_space = Box(-largest_action, largest_action, (2,))
+
+
+class Aimless(Agent):
+    def __init__(self, observation_size: int):
+        super().__init__()
 
 
 class Broken(SAC):
@@ -357,6 +362,16 @@ def test_bad_input_in_a_process_of_its_own(case: str, empty: Path) -> None:
     command = [sys.executable, "-m", "lit_mbrl.fit", *arguments]
     done = subprocess.run(command, capture_output=True, text=True)
     assert_refused(done.returncode, done.stdout, done.stderr, expected)
+
+
+def test_an_algorithm_that_cannot_act_is_refused(
+    empty: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "aimless.yaml"
+    data = {"env_id": "Hopper-v5", "real_ratio": 1.0}
+    file.write_text(yaml.safe_dump({"model": "users_module.Aimless", "data": data}))
+    status = main(["--config", str(file), "--trainer.max_epochs", "1"])
+    assert_refused(status, *capsys.readouterr(), ("model: Aimless was given", "`actor`", "`act`"))
 
 
 def test_a_bug_in_an_algorithm_keeps_its_traceback(empty: Path, tmp_path: Path) -> None:
