@@ -371,7 +371,7 @@ def test_an_algorithm_that_cannot_act_is_refused(
     data = {"env_id": "Hopper-v5", "real_ratio": 1.0}
     file.write_text(yaml.safe_dump({"model": "users_module.Aimless", "data": data}))
     status = main(["--config", str(file), "--trainer.max_epochs", "1"])
-    assert_refused(status, *capsys.readouterr(), ("model: Aimless was given", "`actor`", "`act`"))
+    assert_refused(status, *capsys.readouterr(), ("model: 'Aimless' was given", "`actor`", "`act`"))
 
 
 def test_a_bug_in_an_algorithm_keeps_its_traceback(empty: Path, tmp_path: Path) -> None:
