@@ -5,15 +5,15 @@
     python benchmarks/actor_divergence.py --task InvertedPendulum-v5
 
 reads the newest run of each planner and seed on the task from MLflow, writes what it logged as
-`<results>/<planner's folder>/<task>/logged-seed<n>.csv`, and draws every seed: with ARC, and
-without it, by CEM.
+`<results>/<planner's folder>/<task>/logged-seed<n>.csv`, and draws every such file, of earlier runs
+too: with ARC, and without it, by CEM.
 """
 
 import argparse
 from pathlib import Path
 
 import matplotlib
-from logged import history, newest_runs, write
+from logged import history, newest_runs, read, write
 from matplotlib.figure import Figure
 from mlflow.entities import Run
 
@@ -43,18 +43,24 @@ def main() -> None:
     for run in newest_runs(client, "LOOP", given.task):
         planner = run.data.params["planner/class_path"].rpartition(".")[2]
         runs[planner].setdefault(int(run.data.tags["seed"]), run)
-    if not any(runs.values()):
+    for planner, seeds in runs.items():
+        for seed, run in seeds.items():
+            logged = {name: history(client, run.info.run_id, name) for name in METRICS}
+            write(given.results / FOLDERS[planner] / given.task / f"logged-seed{seed}.csv", logged)
+    files = {
+        planner: sorted((given.results / folder / given.task).glob("logged-seed*.csv"))
+        for planner, folder in FOLDERS.items()
+    }
+    if not any(files.values()):
         parser.error(f"no run of LOOP on {given.task} in {client.tracking_uri}")
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7.5, 3.2), layout="constrained")
         every = figure.subplots(1, len(METRICS))
-        for color, (planner, seeds) in zip(PALETTE, runs.items(), strict=False):
+        for color, (planner, seeds) in zip(PALETTE, files.items(), strict=False):
             every[0].plot([], [], color=color, label=f"LOOP, {planner}")
-            folder = given.results / FOLDERS[planner] / given.task
-            for seed, run in seeds.items():
-                logged = {name: history(client, run.info.run_id, name) for name in METRICS}
-                write(folder / f"logged-seed{seed}.csv", logged)
-                for axes, values in zip(every, logged.values(), strict=True):
+            for logged in map(read, seeds):
+                for axes, name in zip(every, METRICS, strict=True):
+                    values = logged.get(name, {})
                     axes.plot([*values], [*values.values()], color=color)
         for axes, title in zip(every, METRICS.values(), strict=True):
             lowest = min(0, axes.get_ylim()[0])  # returns may be negative

@@ -29,3 +29,12 @@ def write(path: Path, logged: dict[str, dict[int, float]]) -> None:
         rows.writerow(["metric", "env_step", "value"])
         for name, values in logged.items():
             rows.writerows([name, *entry] for entry in values.items())
+
+
+def read(path: Path) -> dict[str, dict[int, float]]:
+    """What `write` has written."""
+    logged: dict[str, dict[int, float]] = {}
+    with path.open(newline="") as file:
+        for row in csv.DictReader(file):
+            logged.setdefault(row["metric"], {})[int(row["env_step"])] = float(row["value"])
+    return logged
