@@ -73,7 +73,7 @@ def test_a_continued_run_of_many_policies_is_the_run_that_was_never_stopped(
     folder: Path, tmp_path: Path
 ) -> None:
     """MPDP, some of whose policies have taken no step yet when it is cut off at step 15."""
-    changed = {"model.max_horizon": 8, "checkpoint.every": 15}
+    changed = {"model.max_horizon": 8, "checkpoint.every": 15, "data.steps_per_epoch": 29}
     whole = run("mpdp", folder, **changed)
     checkpoint = whole.checkpoints / "last.previous.ckpt"
     again = run("mpdp", tmp_path, **changed, ckpt_path=checkpoint)

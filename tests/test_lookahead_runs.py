@@ -18,6 +18,7 @@ LOOKAHEAD: dict[str, Any] = {
     "model.planner.init_args.candidates": 10,
     "model.planner.init_args.horizon": 3,
     "retraining.every": 20,
+    "data.steps_per_epoch": 29,
     "checkpoint.every": 15,
     "trainer.log_every_n_steps": 1,
 }
@@ -32,7 +33,7 @@ OVERRIDES: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", OVERRIDES)
 def test_a_continued_run_is_the_run_that_was_never_stopped(name: str, tmp_path: Path) -> None:
-    """From step 15, in mid-episode and between two fits, to 40; and its best can be loaded."""
+    """From step 15, in mid-episode and between two fits, to 29; and its best can be loaded."""
 
     def run(folder: str, **changed: Any) -> Run:
         (tmp_path / folder).mkdir()
