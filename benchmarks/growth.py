@@ -117,7 +117,7 @@ def grown(replay: EnvironmentReplay, number: int) -> EnvironmentReplay:
         is_start = torch.zeros(replay.steps, dtype=torch.bool)
         is_start[kept[name]["values"]] = True
         starts[name] = {"values": is_start[steps].nonzero().squeeze(1), "first": 0, "skipped": 0}
-    counts = {"steps": number, "added": number, "pending": number}
+    counts = {"steps": number, "pending": number}
     larger.restore({**kept, **counts, **starts, "rows": kept["rows"][steps]})
     return larger
 

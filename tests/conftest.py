@@ -86,6 +86,24 @@ def sac(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 @pytest.fixture
+def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory with a user's own module on the path."""
+    from refusals import USERS_MODULE
+
+    path = tmp_path / "path"
+    path.mkdir()
+    (path / "users_module.py").write_text(USERS_MODULE)
+    monkeypatch.syspath_prepend(path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    # Lightning warns of arguments that do not come from the process's own command line.
+    monkeypatch.setattr(sys, "argv", ["fit"])
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 4 MiB."""
     folder = tmp_path / "disk"

@@ -5,69 +5,12 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
+from refusals import CONF, MPPVE, assert_refused
 
 from lit_mbrl.fit import main
 
-CONF = Path(__file__).parents[1] / "conf"
-MPPVE = ["--config", str(CONF / "mppve.yaml")]
 MBPO = ["--config", str(CONF / "mbpo.yaml")]
 SAC = ["--config", str(CONF / "sac.yaml")]
-
-USERS_MODULE = """
-import gymnasium
-from gymnasium.spaces import Box
-
-from lit_mbrl.algorithms import SAC, Agent
-
-
-class Toy(gymnasium.Env):
-    def __init__(self, observations=(3,), largest_action=1.0):
-        self.observation_space = Box(-1, 1, observations)
-        self.action_space = Box(-largest_action, largest_action, (2,))
-
-
-class Aimless(Agent):
-    def __init__(self, observation_size: int):
-        super().__init__()
-
-
-class Broken(SAC):
-    def __init__(self, observation_size: int, action_size: int):
-        raise KeyError("a bug")
-
-
-gymnasium.register("Images-v0", Toy, kwargs={"observations": (8, 8, 3)})
-gymnasium.register("Unbounded-v0", Toy, kwargs={"largest_action": float("inf")})
-"""
-
-
-@pytest.fixture
-def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working directory with a user's own module on the path."""
-    path = tmp_path / "path"
-    path.mkdir()
-    (path / "users_module.py").write_text(USERS_MODULE)
-    monkeypatch.syspath_prepend(path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    # Lightning warns of arguments that do not come from the process's own command line.
-    monkeypatch.setattr(sys, "argv", ["fit"])
-    folder = tmp_path / "empty"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
-    return folder
-
-
-def assert_refused(status: int, out: str, err: str, expected: tuple[str, ...]) -> None:
-    """One line that names the option first, what was given and what is allowed; and no run."""
-    assert status == 2
-    assert out == ""
-    assert len(err.splitlines()) == 1, err
-    assert err.startswith(f"error: {expected[0]}"), err
-    for words in expected[1:]:
-        assert words in err
-    assert list(Path.cwd().iterdir()) == []
-
 
 # The first words are those that the line begins with: the option.
 REFUSED = {
@@ -334,68 +277,9 @@ def test_bad_input_is_one_line(
     assert [str(warning.message) for warning in recwarn] == []
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("data: {bach_size: 3}", ("data.bach_size: no such option", "data.batch_size")),
-        ("trainr: {max_epochs: 3}", ("trainr.max_epochs: no such option", "trainer.max_epochs")),
-        ("model: {init_args: {plan_lenght: 3}}", ("model.plan_lenght: no such", "plan_length?")),
-        ("data: [1", ("config:", "bad.yaml", "line 1", "YAML")),
-    ],
-)
-def test_bad_file_is_one_line(
-    text: str,
-    expected: tuple[str, ...],
-    empty: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    file = tmp_path / "bad.yaml"
-    file.write_text(text)
-    status = main([*MPPVE, "--config", str(file)])
-    assert_refused(status, *capsys.readouterr(), expected)
-
-
 @pytest.mark.parametrize("case", ["misspelt option of an algorithm", "misspelt task"])
 def test_bad_input_in_a_process_of_its_own(case: str, empty: Path) -> None:
     arguments, expected = REFUSED[case]
     command = [sys.executable, "-m", "lit_mbrl.fit", *arguments]
     done = subprocess.run(command, capture_output=True, text=True)
     assert_refused(done.returncode, done.stdout, done.stderr, expected)
-
-
-def test_an_algorithm_that_cannot_act_is_refused(
-    empty: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    file = tmp_path / "aimless.yaml"
-    data = {"env_id": "Hopper-v5", "real_ratio": 1.0}
-    file.write_text(yaml.safe_dump({"model": "users_module.Aimless", "data": data}))
-    status = main(["--config", str(file), "--trainer.max_epochs", "1"])
-    assert_refused(status, *capsys.readouterr(), ("model: 'Aimless' was given", "`actor`", "`act`"))
-
-
-def test_a_bug_in_an_algorithm_keeps_its_traceback(empty: Path, tmp_path: Path) -> None:
-    file = tmp_path / "broken.yaml"
-    data = {"env_id": "Hopper-v5", "real_ratio": 1.0}
-    file.write_text(yaml.safe_dump({"model": "users_module.Broken", "data": data}))
-    with pytest.raises(KeyError, match="a bug"):
-        main(["--config", str(file)])
-
-
-def test_a_broken_file_within_a_file_is_the_one_that_is_named(
-    empty: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "broken.yaml").write_text("env_id: [1")
-    file = tmp_path / "whole.yaml"
-    file.write_text("data: broken.yaml")
-    status = main([*MPPVE, "--config", str(file)])
-    assert_refused(status, *capsys.readouterr(), ("data:", "broken.yaml", "line 1"))
-
-
-def test_a_file_that_is_no_text_is_one_line(
-    empty: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    file = tmp_path / "binary.yaml"
-    file.write_bytes(bytes(range(128, 256)))
-    status = main(["--config", str(file)])
-    assert_refused(status, *capsys.readouterr(), ("config:", "binary.yaml", "UTF-8"))

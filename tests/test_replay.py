@@ -214,7 +214,7 @@ def test_what_was_complete_before_is_not_drawn_but_kept() -> None:
 
 def as_before(snapshot: dict[str, Any], steps: list[Step]) -> dict[str, Any]:
     """The snapshot of D_env as checkpoints had it while each entry was a tensor of its own."""
-    before = {key: value for key, value in snapshot.items() if key not in ("layout", "added")}
+    before = {key: value for key, value in snapshot.items() if key != "layout"}
     capacity = snapshot["capacity"]
     ring = [steps[max(range(i, len(steps), capacity))] for i in range(min(len(steps), capacity))]
     rows = {

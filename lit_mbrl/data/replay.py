@@ -106,9 +106,10 @@ class EnvironmentReplay:
 
     def snapshot(self) -> dict[str, Any]:
         """All that is kept, as plain values and tensors."""
+        kept = self._kept.snapshot()
+        kept["steps"] = kept.pop("added")
         return {
-            **self._kept.snapshot(),
-            "steps": self.steps,
+            **kept,
             "pending": self._pending,
             "starts": self._starts.snapshot(),
             "full_starts": self._full_starts.snapshot(),
@@ -118,7 +119,7 @@ class EnvironmentReplay:
         """Put back what `snapshot` returned, into an empty buffer of the same capacity."""
         if "layout" not in snapshot:
             snapshot = _packed(snapshot)
-        self._kept.restore(snapshot)
+        self._kept.restore({**snapshot, "added": snapshot["steps"]})
         self._pending = snapshot["pending"]
         self._starts.restore(snapshot["starts"])
         self._full_starts.restore(snapshot["full_starts"])
@@ -162,7 +163,7 @@ def _packed(snapshot: dict[str, Any]) -> dict[str, Any]:
     number = min(snapshot["steps"], snapshot["capacity"])
     rows = TensorDict(snapshot["rows"], batch_size=[number])
     layout = layout_of(rows)
-    return {**snapshot, "rows": pack(rows, layout), "layout": layout, "added": snapshot["steps"]}
+    return {**snapshot, "rows": pack(rows, layout), "layout": layout}
 
 
 class _Starts:
